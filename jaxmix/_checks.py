@@ -1,0 +1,50 @@
+"""Checks of what a user passes, all with one form of message: name, what is needed, what came."""
+
+import math
+import numbers
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def need(ok: bool, name: str, needed: str, got: Any, error: type[Exception] = ValueError) -> None:
+    """Raise `error("<name> must be <needed>, got <got>")` unless `ok`."""
+    if not ok:
+        raise error(f"{name} must be {needed}, got {got!r}")
+
+
+def is_concrete(value: Any) -> bool:
+    """True if the numbers in `value` can be read now, False for an array that is being traced."""
+    return not isinstance(value, jax.core.Tracer)
+
+
+def whole_number(name: str, value: Any, minimum: int) -> int:
+    """`value` as an int, at least `minimum`; bools, floats and arrays that are no scalar raise."""
+    ok = isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)
+    need(ok, name, f"an integer >= {minimum}", value, TypeError)
+    need(int(value) >= minimum, name, f">= {minimum}", value)
+    return int(value)
+
+
+def real_number(
+    name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, open_low: bool = False
+) -> float:
+    """`value` as a finite float in [low, high], or in (low, high] with `open_low`."""
+    ok = isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
+    if not ok and is_concrete(value) and getattr(value, "shape", None) == ():
+        ok = np.issubdtype(np.asarray(value).dtype, np.number)
+    need(ok, name, "a number", value, TypeError)
+    number = float(value)
+    inside = (low < number if open_low else low <= number) and number <= high
+    if math.isinf(low) and math.isinf(high):
+        needed = "finite"
+    else:
+        needed = f"in {'(' if open_low else '['}{low:g}, {high:g}{')' if math.isinf(high) else ']'}"
+    need(inside and math.isfinite(number), name, needed, number)
+    return number
+
+
+def leaf_name(path: tuple[Any, ...]) -> str:
+    """The path of a leaf as a user would write it, for messages: `['image']` or `.x[0]`."""
+    return jax.tree_util.keystr(path) or "the batch itself"

@@ -1,0 +1,60 @@
+"""A step made safe to use, and the only place where a schedule is called."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmix._checks import is_concrete, need
+from jaxmix._types import Array, ArrayLike, Schedule
+
+MAX_STEP = 2**31 - 1
+
+
+def as_step(step: ArrayLike) -> Array:
+    """The step as int32, or float32 where it is a float (units of `rescale_steps`).
+
+    Takes an int, a NumPy or JAX scalar, or an array of steps, of any integer or float dtype. Unsigned
+    steps (`flax.nnx.Optimizer.step` is uint32) would wrap inside optax's schedules, so none is let
+    through. Known steps outside [0, 2^31 - 1] raise ValueError; traced ones are clipped to it.
+    """
+    array = step if isinstance(step, jax.Array) else np.asarray(step)
+    if jnp.issubdtype(array.dtype, jnp.floating):
+        return jnp.asarray(array, jnp.float32)
+    need(jnp.issubdtype(array.dtype, jnp.integer), "step", "an integer or a float", step, TypeError)
+    if is_concrete(step) and not isinstance(step, jax.Array):
+        ok = array.size == 0 or (array.min() >= 0 and array.max() <= MAX_STEP)
+        need(bool(ok), "step", f"in [0, {MAX_STEP}]", step)
+        return jnp.asarray(array.astype(np.int32))
+    if array.dtype.itemsize >= 4 and array.dtype != jnp.int32:  # wider than int32: saturate
+        array = jnp.minimum(array, jnp.asarray(MAX_STEP, array.dtype))
+    return jnp.maximum(array.astype(jnp.int32), 0)
+
+
+def as_whole_step(step: ArrayLike) -> Array:
+    """The step as an int32 scalar; a float or an array of steps raises."""
+    whole = as_step(step)
+    need(whole.dtype == jnp.int32, "step", "an integer", step, TypeError)
+    need(whole.ndim == 0, "step", "a scalar (vmap over many)", whole.shape)
+    return whole
+
+
+def call_schedule(schedule: Schedule, step: ArrayLike) -> Array:
+    """`schedule(step)` as float32, the same bits eager and inside any jit, vmap or scan.
+
+    The schedule runs as a compiled function of its own between two barriers, so XLA cannot fuse it
+    with what surrounds it: a value that is one ulp off would be another row now and then.
+    """
+    need(callable(schedule), "schedule", "callable", schedule, TypeError)
+    return _isolated(schedule, as_step(step))
+
+
+def _call(schedule: Schedule, step: Array) -> Array:
+    value: Any = jnp.asarray(schedule(jax.lax.optimization_barrier(step)))
+    is_real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+    need(is_real, "a schedule's value", "real", value.dtype, TypeError)
+    return jax.lax.optimization_barrier(value.astype(jnp.float32))
+
+
+_isolated = jax.jit(_call, static_argnums=0)

@@ -1,0 +1,93 @@
+"""The weights of the sources: a number, an array or a schedule made float32 [K] on the simplex."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmix._checks import is_concrete, need
+from jaxmix._step import call_schedule
+from jaxmix._types import Array, ArrayLike, ScalarOrSchedule
+
+TOLERANCE = 1e-4
+"""How far known weights may be from the simplex before they are refused."""
+
+
+def weights_at(
+    step: ArrayLike, weights: ScalarOrSchedule, num_sources: int | None = None
+) -> Array:
+    """The weight of each source at a step.
+
+    Args:
+      step: the step, a scalar int of any dtype; may be traced.
+      weights: gamma in [0, 1], the share of source 0 of two; or an array [K], `>= 0` with sum 1; or a
+        schedule `step -> gamma` or `step -> [K]`, any optax schedule included.
+      num_sources: K if it is known (static); weights of another length are refused.
+
+    Returns:
+      float32 [K] with sum 1. Two sources get exactly (gamma, 1 - gamma). Numbers that are known now are
+      checked; traced ones are clipped to the simplex, and a NaN stays visible as NaN.
+
+    Raises:
+      ValueError, TypeError: known weights that are NaN, negative, above 1 or do not sum to 1 within
+        1e-4; a rank other than 0 or 1; a length other than `num_sources`.
+
+    Example:
+      >>> import jaxmix
+      >>> gamma = jaxmix.cosine_schedule(0.0, 1.0, transition_steps=100)
+      >>> [float(w) for w in jaxmix.weights_at(50, gamma)]
+      [0.5, 0.5]
+      >>> [round(float(w), 2) for w in jaxmix.weights_at(0, [0.5, 0.3, 0.2])]
+      [0.5, 0.3, 0.2]
+    """
+    if callable(weights):
+        raw, slack, label = call_schedule(weights, step), TOLERANCE, "a schedule's weights"
+    else:
+        raw, slack, label = _given(weights), 0.0, "weights"
+    if is_concrete(raw):
+        check_simplex(label, np.asarray(raw), slack)
+    if raw.ndim == 0:
+        gamma = jnp.clip(jnp.asarray(raw, jnp.float32), 0.0, 1.0)
+        simplex = jnp.stack([gamma, 1.0 - gamma])
+    else:
+        need(raw.ndim == 1 and raw.size > 0, label, "a number or an array [K]", raw.shape)
+        simplex = _normalised(jnp.maximum(jnp.asarray(raw, jnp.float32), 0.0))
+    if num_sources is not None:
+        count = simplex.shape[0]
+        need(count == num_sources, label, f"for {num_sources} sources", f"weights for {count}")
+    return simplex
+
+
+def check_simplex(label: str, values: np.ndarray, slack: float = 0.0) -> None:
+    """Raise unless the known numbers in `values`, gamma or [K], are on the simplex.
+
+    `slack` is what a single entry may be outside [0, 1]; a sum may always be off by 1e-4.
+    """
+    need(values.ndim <= 1 and values.size > 0, label, "a number or an array [K]", values.shape)
+    finite = bool(np.all(np.isfinite(values)))
+    inside = finite and bool(np.all((values >= -slack) & (values <= 1.0 + max(slack, TOLERANCE))))
+    if values.ndim == 0:
+        inside = inside and float(values) <= 1.0 + slack
+        need(inside, label, "in [0, 1]", float(values))
+    else:
+        need(inside, label, ">= 0 and finite", values.tolist())
+        total = float(values.astype(np.float64).sum())
+        need(abs(total - 1.0) <= TOLERANCE, label, f"of sum 1 (within {TOLERANCE:g})", total)
+
+
+def _given(weights: Any) -> Array | np.ndarray:
+    """A number, a sequence or an array as an array of floats; anything else raises TypeError."""
+    array = weights if isinstance(weights, jax.Array) else np.asarray(weights)
+    ok = np.issubdtype(array.dtype, np.integer) or jnp.issubdtype(array.dtype, jnp.floating)
+    need(ok, "weights", "a number, an array [K] or a schedule", weights, TypeError)
+    return array
+
+
+def _normalised(weights: Array) -> Array:
+    """`weights / sum(weights)`; added in a fixed tree, so the bits are the same in any compilation."""
+    parts = weights
+    while parts.shape[0] > 1:
+        half = (parts.shape[0] + 1) // 2
+        parts = parts[:half] + jnp.pad(parts[half:], (0, 2 * half - parts.shape[0]))
+    return weights / parts

@@ -1,4 +1,4 @@
-"""The strict set-up: eight CPU devices, strict promotion, rank errors; warnings are errors (pyproject)."""
+"""The strict set-up: eight CPU devices, strict promotion, rank errors, few hypothesis runs."""
 
 import os
 

@@ -1,5 +1,76 @@
 """Anneal the mixture of training data, losses or distributions in JAX."""
 
+from importlib.metadata import version as _version
+
+from jaxmix.annealing import AnnealingReport, annealing_report, check_annealing
+from jaxmix.combinators import (
+    clip_schedule,
+    complement,
+    nest_schedules,
+    rescale_steps,
+    stack_schedules,
+    token_share_schedule,
+)
+from jaxmix.curricula import (
+    competence_schedule,
+    cyclical_schedule,
+    dann_schedule,
+    inverse_sigmoid_schedule,
+)
+from jaxmix.draws import (
+    bernoulli_sources,
+    counted_sources,
+    slot_multiplier,
+    systematic_sources,
+    uniform_rows,
+)
+from jaxmix.rows import MixedBatch, RowPool, draw_rows, mix_rows, select_rows
+from jaxmix.sampler import MixtureSampler
+from jaxmix.schedules import (
+    cosine_schedule,
+    exponential_schedule,
+    make_schedule,
+    sigmoid_schedule,
+)
+from jaxmix.sizes import temperature_schedule, unimax_weights
+from jaxmix.tables import staged_schedule, table_schedule, tabulate
 from jaxmix.weights import weights_at
 
-__all__ = ["weights_at"]
+__version__ = _version("jaxmix-schedules")
+
+__all__ = [
+    "AnnealingReport",
+    "MixedBatch",
+    "MixtureSampler",
+    "RowPool",
+    "annealing_report",
+    "bernoulli_sources",
+    "check_annealing",
+    "clip_schedule",
+    "competence_schedule",
+    "complement",
+    "cosine_schedule",
+    "counted_sources",
+    "cyclical_schedule",
+    "dann_schedule",
+    "draw_rows",
+    "exponential_schedule",
+    "inverse_sigmoid_schedule",
+    "make_schedule",
+    "mix_rows",
+    "nest_schedules",
+    "rescale_steps",
+    "select_rows",
+    "sigmoid_schedule",
+    "slot_multiplier",
+    "stack_schedules",
+    "staged_schedule",
+    "systematic_sources",
+    "table_schedule",
+    "tabulate",
+    "temperature_schedule",
+    "token_share_schedule",
+    "uniform_rows",
+    "unimax_weights",
+    "weights_at",
+]

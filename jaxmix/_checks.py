@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 
 def need(ok: bool, name: str, needed: str, got: Any, error: type[Exception] = ValueError) -> None:
@@ -16,7 +17,7 @@ def need(ok: bool, name: str, needed: str, got: Any, error: type[Exception] = Va
 
 def is_concrete(value: Any) -> bool:
     """True if the numbers in `value` can be read now, False for an array that is being traced."""
-    return not isinstance(value, jax.core.Tracer)
+    return not isinstance(value, Tracer)
 
 
 def whole_number(name: str, value: Any, minimum: int) -> int:
@@ -48,3 +49,30 @@ def real_number(
 def leaf_name(path: tuple[Any, ...]) -> str:
     """The path of a leaf as a user would write it, for messages: `['image']` or `.x[0]`."""
     return jax.tree_util.keystr(path) or "the batch itself"
+
+
+def check_alike(trees: tuple[Any, ...], *, skip_axes: int = 0) -> None:
+    """Raise unless the trees, one a source, have one structure and leaves of equal shape and dtype.
+
+    The first `skip_axes` axes of a leaf may have any size.
+    """
+    need(len(trees) > 0, "the number of sources", ">= 1", 0)
+    first, structure = jax.tree.flatten_with_path(trees[0])
+    need(len(first) > 0, "source 0", "a tree with at least one array", trees[0])
+    for k, tree in enumerate(trees):
+        leaves, other = jax.tree.flatten(tree)
+        need(other == structure, f"source {k}", f"of the structure of source 0, {structure}", other)
+        for (path, model), leaf in zip(first, leaves, strict=True):
+            name = f"leaf {leaf_name(path)} of source {k}"
+            need(hasattr(leaf, "dtype"), name, "an array", leaf, TypeError)
+            need(
+                leaf.dtype == model.dtype,
+                name,
+                f"{model.dtype} as in source 0",
+                leaf.dtype,
+                TypeError,
+            )
+            need(len(leaf.shape) >= skip_axes, name, f"of rank {skip_axes} or more", leaf.shape)
+            same = leaf.shape[skip_axes:] == model.shape[skip_axes:]
+            ranks = len(leaf.shape) == len(model.shape)
+            need(same and ranks, name, f"of shape {model.shape} as in source 0", leaf.shape)

@@ -15,9 +15,10 @@ MAX_STEP = 2**31 - 1
 def as_step(step: ArrayLike) -> Array:
     """The step as int32, or float32 where it is a float (units of `rescale_steps`).
 
-    Takes an int, a NumPy or JAX scalar, or an array of steps, of any integer or float dtype. Unsigned
-    steps (`flax.nnx.Optimizer.step` is uint32) would wrap inside optax's schedules, so none is let
-    through. Known steps outside [0, 2^31 - 1] raise ValueError; traced ones are clipped to it.
+    Takes an int, a NumPy or JAX scalar, or an array of steps, of any integer or float dtype.
+    Unsigned steps (`flax.nnx.Optimizer.step` is uint32) would wrap inside optax's schedules, so
+    none is let through. Known steps outside [0, 2^31 - 1] raise ValueError; traced ones are
+    clipped to it.
     """
     array = step if isinstance(step, jax.Array) else np.asarray(step)
     if jnp.issubdtype(array.dtype, jnp.floating):
@@ -51,7 +52,8 @@ def call_schedule(schedule: Schedule, step: ArrayLike) -> Array:
 
 
 def _call(schedule: Schedule, step: Array) -> Array:
-    value: Any = jnp.asarray(schedule(jax.lax.optimization_barrier(step)))
+    with jax.numpy_dtype_promotion("standard"):  # optax's cosine mixes int32 and float32
+        value: Any = jnp.asarray(schedule(jax.lax.optimization_barrier(step)))
     is_real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
     need(is_real, "a schedule's value", "real", value.dtype, TypeError)
     return jax.lax.optimization_barrier(value.astype(jnp.float32))

@@ -14,20 +14,18 @@ TOLERANCE = 1e-4
 """How far known weights may be from the simplex before they are refused."""
 
 
-def weights_at(
-    step: ArrayLike, weights: ScalarOrSchedule, num_sources: int | None = None
-) -> Array:
+def weights_at(step: ArrayLike, weights: ScalarOrSchedule, num_sources: int | None = None) -> Array:
     """The weight of each source at a step.
 
     Args:
       step: the step, a scalar int of any dtype; may be traced.
-      weights: gamma in [0, 1], the share of source 0 of two; or an array [K], `>= 0` with sum 1; or a
-        schedule `step -> gamma` or `step -> [K]`, any optax schedule included.
+      weights: gamma in [0, 1], the share of source 0 of two; or an array [K], `>= 0` with sum 1;
+        or a schedule `step -> gamma` or `step -> [K]`, any optax schedule included.
       num_sources: K if it is known (static); weights of another length are refused.
 
     Returns:
-      float32 [K] with sum 1. Two sources get exactly (gamma, 1 - gamma). Numbers that are known now are
-      checked; traced ones are clipped to the simplex, and a NaN stays visible as NaN.
+      float32 [K] with sum 1. Two sources get exactly (gamma, 1 - gamma). Numbers that are known
+      now are checked; traced ones are clipped to the simplex, and a NaN stays visible as NaN.
 
     Raises:
       ValueError, TypeError: known weights that are NaN, negative, above 1 or do not sum to 1 within
@@ -36,7 +34,7 @@ def weights_at(
     Example:
       >>> import jaxmix
       >>> gamma = jaxmix.cosine_schedule(0.0, 1.0, transition_steps=100)
-      >>> [float(w) for w in jaxmix.weights_at(50, gamma)]
+      >>> [round(float(w), 2) for w in jaxmix.weights_at(50, gamma)]
       [0.5, 0.5]
       >>> [round(float(w), 2) for w in jaxmix.weights_at(0, [0.5, 0.3, 0.2])]
       [0.5, 0.3, 0.2]
@@ -55,7 +53,7 @@ def weights_at(
         simplex = _normalised(jnp.maximum(jnp.asarray(raw, jnp.float32), 0.0))
     if num_sources is not None:
         count = simplex.shape[0]
-        need(count == num_sources, label, f"for {num_sources} sources", f"weights for {count}")
+        need(count == num_sources, f"the number of {label}", f"{num_sources}, one a source", count)
     return simplex
 
 
@@ -85,9 +83,12 @@ def _given(weights: Any) -> Array | np.ndarray:
 
 
 def _normalised(weights: Array) -> Array:
-    """`weights / sum(weights)`; added in a fixed tree, so the bits are the same in any compilation."""
+    """`weights / sum(weights)`; weights whose sum is 1 but for rounding stay as they are.
+
+    Added in a fixed tree, so the bits are the same in any compilation.
+    """
     parts = weights
     while parts.shape[0] > 1:
         half = (parts.shape[0] + 1) // 2
         parts = parts[:half] + jnp.pad(parts[half:], (0, 2 * half - parts.shape[0]))
-    return weights / parts
+    return jnp.where(jnp.abs(parts - 1.0) <= 2.0**-20, weights, weights / parts)

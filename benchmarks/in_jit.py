@@ -1,0 +1,286 @@
+"""The cost of mixing inside a compiled step, as ratios taken side by side in one run.
+
+    python benchmarks/in_jit.py [--repeats 20] [--only draws,rows,pool,step]
+
+Every figure is a ratio to the baseline in its line: the median over the repeats, in which all
+variants take turns, with the 10th and 90th percentile. Small work runs many times inside one
+compiled loop, so that neither dispatch nor fresh output pages are measured.
+"""
+
+import argparse
+import functools
+import platform
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+import jaxmix
+
+KEY = jax.random.key(0)
+GAMMA = jaxmix.cosine_schedule(0.1, 0.9, transition_steps=1_000_000)
+
+Body = Callable[[jax.Array, Any], Any]
+
+
+def looped(body: Body, length: int) -> Callable[[Any], Any]:
+    """`body(step, carry) -> carry` many times in one compiled call."""
+    return jax.jit(lambda carry: jax.lax.fori_loop(0, length, body, carry))
+
+
+def in_turn(
+    variants: dict[str, Callable[[], Any]], repeats: int, warmup: int = 2
+) -> dict[str, np.ndarray]:
+    """Seconds of each variant, which take turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for repeat in range(warmup + repeats):
+        for name, run in variants.items():
+            start = time.perf_counter()
+            jax.block_until_ready(run())
+            if repeat >= warmup:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: np.asarray(times) for name, times in seconds.items()}
+
+
+def report(title: str, seconds: dict[str, np.ndarray], length: int = 1) -> None:
+    """One line a variant; the first is the baseline."""
+    base, *others = seconds
+    print(f"{title}: {base} {1e6 * float(np.median(seconds[base])) / length:.1f} us")
+    for name in others:
+        ratios = seconds[name] / seconds[base]
+        low, middle, high = np.percentile(ratios, [10, 50, 90])
+        print(f"    {name:<34} {middle:6.2f}  ({low:.2f} .. {high:.2f})")
+
+
+def compare(title: str, bodies: dict[str, Body], carry: Any, length: int, repeats: int) -> None:
+    loops = {name: functools.partial(looped(body, length), carry) for name, body in bodies.items()}
+    report(title, in_turn(loops, repeats), length)
+
+
+def draws(repeats: int) -> None:
+    """Which source each row takes, against one global `jax.random.bernoulli`."""
+    print("\n== draws, ratio to jax.random.bernoulli(key, p, (B,)) ==")
+    for num_rows in (256, 4096, 65_536):
+        bodies: dict[str, Body] = {
+            "bernoulli(key, p, (B,))": lambda step, sums: (
+                sums
+                + jax.random.bernoulli(
+                    jax.random.fold_in(KEY, step), jaxmix.weights_at(step, GAMMA)[0], sums.shape
+                ).astype(jnp.int32)
+            )
+        }
+        for sources in (2, 8, 35):
+            weights: Any = GAMMA if sources == 2 else np.full(sources, 1 / sources)
+            for draw in (jaxmix.bernoulli_sources, jaxmix.systematic_sources):
+                bodies[f"{draw.__name__}, K = {sources}"] = lambda step, sums, w=weights, d=draw: (
+                    sums + d(KEY, step, w, sums.shape[0])
+                )
+            counts = np.full(sources, num_rows // sources)
+            counts[0] += num_rows - counts.sum()
+            bodies[f"counted_sources, K = {sources}"] = lambda step, sums, c=counts: (
+                sums + jaxmix.counted_sources(KEY, step, jnp.asarray(c), sums.shape[0])
+            )
+        length = max(4, 2**19 // num_rows)
+        compare(f"B = {num_rows}", bodies, jnp.zeros(num_rows, jnp.int32), length, repeats)
+
+
+def rows(repeats: int) -> None:
+    """Rows mixed, against `jnp.where` with a mask that is already there."""
+    print("\n== mix_rows [B, D] float32, ratio to jnp.where with a ready mask ==")
+    for num_rows in (256, 4096, 65_536):
+        for width in (64, 1024):
+            for sources in (2, 8):
+                if num_rows * width * sources > 2**27:
+                    continue
+                batches = tuple(jnp.full((num_rows, width), float(k)) for k in range(sources))
+                source = jnp.arange(num_rows, dtype=jnp.int32) % sources
+                _mixed_rows(num_rows, width, batches, source, repeats)
+
+
+def _mixed_rows(
+    num_rows: int, width: int, batches: tuple[jax.Array, ...], source: jax.Array, repeats: int
+) -> None:
+    sources = len(batches)
+    weights: Any = GAMMA if sources == 2 else np.full(sources, 1 / sources)
+
+    def where(step: jax.Array, carry: Any) -> Any:
+        batches, source, _ = carry
+        chosen = batches[-1]
+        for k in range(sources - 1):
+            chosen = jnp.where((source == k)[:, None], batches[k], chosen)
+        return batches, source ^ (step & 0), chosen
+
+    def mixed(draw: Callable[..., jax.Array]) -> Body:
+        def body(step: jax.Array, carry: Any) -> Any:
+            batches, source, _ = carry
+            mix = jaxmix.mix_rows(KEY, step, weights, *batches, draw=draw)
+            return batches, source, mix.rows
+
+        return body
+
+    counts = np.full(sources, num_rows // sources)
+    counts[0] += num_rows - counts.sum()
+
+    def counted(step: jax.Array, carry: Any) -> Any:
+        batches, source, _ = carry
+        drawn = jaxmix.counted_sources(KEY, step, jnp.asarray(counts), num_rows)
+        return batches, source, jaxmix.select_rows(drawn, *batches)
+
+    bodies = {
+        "where": where,
+        "where again (noise)": where,
+        "mix_rows, bernoulli": mixed(jaxmix.bernoulli_sources),
+        "mix_rows, systematic": mixed(jaxmix.systematic_sources),
+        "select_rows, counted": counted,
+    }
+    length = max(2, 2**24 // (num_rows * width))
+    carry = (batches, source, batches[0])
+    compare(f"B = {num_rows}, D = {width}, K = {sources}", bodies, carry, length, repeats)
+
+
+def pool(repeats: int) -> None:
+    """Rows drawn from a pool, against one `jnp.take` of rows that are already known."""
+    print("\n== draw_rows, ratio to jnp.take of ready rows ==")
+    for num_rows, width in ((256, 1024), (4096, 64), (4096, 1024), (65_536, 64)):
+        for sources in (2, 8, 35):
+            per_source = 2**26 // (width * sources)
+            buffers = [jnp.full((per_source, width), float(k)) for k in range(sources)]
+            weights = np.full(sources, 1 / sources)
+            one = jaxmix.RowPool(*buffers)
+            drawn = jax.jit(lambda p, n=num_rows, w=weights: jaxmix.draw_rows(KEY, 0, w, p, n))(one)
+            ready = drawn.source * per_source + jaxmix.uniform_rows(
+                KEY, 0, jnp.full(num_rows, per_source)
+            )
+
+            def take(step: jax.Array, carry: Any) -> Any:
+                one, ready, _ = carry
+                position = ready ^ (step & 1)
+                return one, ready, jnp.take(one.rows, position, axis=0, mode="clip")
+
+            def draw(step: jax.Array, carry: Any, w: Any = weights, n: int = num_rows) -> Any:
+                one, ready, _ = carry
+                return one, ready, jaxmix.draw_rows(KEY, step, w, one, n).rows
+
+            def spread(step: jax.Array, carry: Any, w: Any = weights, n: int = num_rows) -> Any:
+                one, ready, _ = carry
+                kind = jaxmix.systematic_sources
+                return one, ready, jaxmix.draw_rows(KEY, step, w, one, n, draw=kind).rows
+
+            bodies = {"take": take, "draw_rows, bernoulli": draw, "draw_rows, systematic": spread}
+            length = max(2, 2**22 // (num_rows * width))
+            title = f"B = {num_rows}, D = {width}, K = {sources}"
+            compare(title, bodies, (one, ready, drawn.rows), length, repeats)
+
+
+class Transformer(nnx.Module):
+    """A small decoder-only transformer, for a train step of a realistic make."""
+
+    def __init__(self, rngs: nnx.Rngs, layers: int = 2, width: int = 128, vocabulary: int = 256):
+        self.embed = nnx.Embed(vocabulary, width, rngs=rngs)
+        self.attention = nnx.List(
+            [nnx.MultiHeadAttention(4, width, decode=False, rngs=rngs) for _ in range(layers)]
+        )
+        self.up = nnx.List([nnx.Linear(width, 4 * width, rngs=rngs) for _ in range(layers)])
+        self.down = nnx.List([nnx.Linear(4 * width, width, rngs=rngs) for _ in range(layers)])
+        self.head = nnx.Linear(width, vocabulary, rngs=rngs)
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        x = self.embed(tokens)
+        mask = nnx.make_causal_mask(tokens)
+        for attend, up, down in zip(self.attention, self.up, self.down, strict=True):
+            x = x + attend(x, mask=mask)
+            x = x + down(nnx.gelu(up(x)))
+        return self.head(x)
+
+
+def _token_loss(model: Any, batch: Any) -> jax.Array:
+    logits = model(batch[:, :-1])
+    return optax.softmax_cross_entropy_with_integer_labels(logits, batch[:, 1:]).mean()
+
+
+class Classifier(nnx.Module):
+    """The digits model: 64-128-10."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.hidden = nnx.Linear(64, 128, rngs=rngs)
+        self.out = nnx.Linear(128, 10, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.out(nnx.relu(self.hidden(x)))
+
+
+def _class_loss(model: Any, batch: Any) -> jax.Array:
+    logits = model(batch["image"])
+    return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
+
+
+def step(repeats: int) -> None:
+    """A whole train step with mixing inside, against the same step on one ready batch."""
+    print("\n== train step (AdamW), ratio to the same step without mixing ==")
+    tokens = [jax.random.randint(jax.random.key(k), (16, 129), 0, 256) for k in range(2)]
+    images = [
+        {
+            "image": jax.random.normal(jax.random.key(k), (4096, 64)),
+            "label": jax.random.randint(jax.random.key(k), (4096,), 0, 10),
+        }
+        for k in range(2)
+    ]
+    _steps(
+        "transformer, 16 x 128 tokens", Transformer(nnx.Rngs(0)), _token_loss, tokens, 1, repeats
+    )
+    _steps("digits MLP, B = 4096", Classifier(nnx.Rngs(0)), _class_loss, images, 20, repeats)
+
+
+def _steps(
+    title: str, model: Any, loss: Any, batches: Sequence[Any], length: int, repeats: int
+) -> None:
+    graph, state = nnx.split(model)
+    optimizer = optax.adamw(1e-3)
+
+    def body(pick: Callable[..., Any]) -> Body:
+        def update(step: jax.Array, carry: Any) -> Any:
+            state, moments, batches = carry
+            batch = pick(step, *batches)
+            grads = jax.grad(lambda s: loss(nnx.merge(graph, s), batch))(state)
+            changes, moments = optimizer.update(grads, moments, state)
+            return optax.apply_updates(state, changes), moments, batches
+
+        return update
+
+    def mix(draw: Callable[..., jax.Array]) -> Body:
+        return body(lambda step, x, y: jaxmix.mix_rows(KEY, step, GAMMA, x, y, draw=draw).rows)
+
+    plain = body(lambda step, x, y: x)
+    bodies = {
+        "plain": plain,
+        "plain again (noise)": plain,
+        "mix_rows, bernoulli": mix(jaxmix.bernoulli_sources),
+        "mix_rows, systematic": mix(jaxmix.systematic_sources),
+    }
+    carry = (state, optimizer.init(state), tuple(batches))
+    compare(title, bodies, carry, length, repeats)
+
+
+PARTS = {"draws": draws, "rows": rows, "pool": pool, "step": step}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--only", default=",".join(PARTS))
+    args = parser.parse_args()
+    device = jax.devices()[0]
+    print(
+        f"{platform.machine()}, {device.device_kind}, jax {jax.__version__}, {args.repeats} repeats"
+    )
+    for name in args.only.split(","):
+        PARTS[name](args.repeats)
+
+
+if __name__ == "__main__":
+    main()

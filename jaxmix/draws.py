@@ -1,0 +1,303 @@
+"""Which source each row takes: pure functions of (key, step, global row)."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmix._checks import is_concrete, need, whole_number
+from jaxmix._step import as_whole_step
+from jaxmix._types import Array, ArrayLike, AxisName, PRNGKey, ScalarOrSchedule
+from jaxmix.weights import weights_at
+
+GOLDEN_RATIO = (1.0 + math.sqrt(5.0)) / 2.0
+
+
+def bernoulli_sources(
+    key: PRNGKey,
+    step: ArrayLike,
+    weights: ScalarOrSchedule,
+    num_rows: int,
+    *,
+    axis_name: AxisName | None = None,
+    group_size: int = 1,
+) -> Array:
+    """Draw a source for each row, every row on its own.
+
+    For two sources the draw is `jax.random.bernoulli(row_key, gamma, mode="high")` on a key for
+    each global row: the step is folded into the root key and the row is added to the second word
+    of the result. More sources compare 32 random bits a row with the summed weights. A source of
+    weight 0 is never drawn and one of weight 1 always; a weight is right to 2^-32.
+
+    Args:
+      key: the root key, typed or old-style, of any implementation. It is not consumed: pass the
+        same key at every step. It is always hashed with threefry.
+      step: the optimizer step, a scalar int of any dtype; may be traced.
+      weights: gamma, the share of source 0 of two; an array [K]; or a schedule returning either.
+      num_rows: the rows to draw (static); inside `pmap` or `shard_map` those of one shard.
+      axis_name: the axis, or axes in the order in which they split the rows, of which this call is
+        one shard (static). The shards' draws together are the draw of the global batch.
+      group_size: neighbouring rows that share a draw (static); must divide `num_rows`.
+
+    Returns:
+      int32 [num_rows], the source of each row in [0, K).
+
+    Raises:
+      ValueError, TypeError: a key that is none; a step that is no integer; weights off the simplex;
+        `num_rows` or `group_size` below 1, or not divisible.
+
+    Example:
+      >>> import jax, jaxmix
+      >>> jaxmix.bernoulli_sources(jax.random.key(0), 3, 0.5, 8).shape
+      (8,)
+      >>> jaxmix.bernoulli_sources(jax.random.key(0), 3, 1.0, 4).tolist()
+      [0, 0, 0, 0]
+    """
+    simplex = weights_at(step, weights)
+    first, groups, _ = _span(num_rows, axis_name, group_size)
+    step_key = _step_key(key, step)
+    rows = first + jnp.arange(groups, dtype=jnp.uint32)
+    if simplex.shape[0] == 2:
+        words = jax.random.key_data(step_key)
+        row_words = jnp.stack([jnp.broadcast_to(words[0], rows.shape), words[1] + rows], axis=1)
+        row_keys = jax.random.wrap_key_data(row_words, impl="threefry2x32")
+        draw = functools.partial(jax.random.bernoulli, p=simplex[0], mode="high")
+        source = (~jax.vmap(draw)(row_keys)).astype(jnp.int32)
+    else:
+        below, whole = _cuts(simplex)
+        passed = (_row_bits(step_key, rows)[None] >= below[:, None]) & ~whole[:, None]
+        source = jnp.sum(passed, axis=0, dtype=jnp.int32)
+    return _spread(source, group_size)
+
+
+def systematic_sources(
+    key: PRNGKey,
+    step: ArrayLike,
+    weights: ScalarOrSchedule,
+    num_rows: int,
+    *,
+    axis_name: AxisName | None = None,
+    group_size: int = 1,
+) -> Array:
+    """Draw a source for each row so that each gets floor or ceil of its share of the global batch.
+
+    Systematic sampling: with B rows in all (or groups of rows), one random offset u a step and
+    C_k = B (w_0 + ... + w_{k-1}), source k holds the slots i of 0 .. B - 1 with
+    C_k <= i + u < C_{k+1}. Its number of rows has expectation exactly B w_k. Row i of the batch
+    takes slot (a i + r) mod B, with `a` from `slot_multiplier` and a random r, which spreads the
+    rows of a source evenly over the batch and over its shards. No random number a row.
+
+    Args:
+      key, step, weights, num_rows, axis_name, group_size: as for `bernoulli_sources`.
+
+    Returns:
+      int32 [num_rows], the source of each row in [0, K).
+
+    Raises:
+      ValueError, TypeError: as `bernoulli_sources`.
+
+    Example:
+      >>> import jax, jaxmix
+      >>> source = jaxmix.systematic_sources(jax.random.key(0), 3, 0.25, 8)
+      >>> int((source == 0).sum())
+      2
+
+    Source: Madow (1949), On the theory of systematic sampling, II.
+    """
+    simplex = weights_at(step, weights)
+    first, groups, total = _span(num_rows, axis_name, group_size)
+    words = jax.random.key_data(_step_key(key, step))
+    below, whole = _cuts(simplex)
+    high, low = _wide_product(below, total)
+    cuts = jnp.where(whole, jnp.uint32(total), high + (words[0] < low).astype(jnp.uint32))
+    slots = _slots(first, groups, total, words[1])
+    return _spread(_interval(slots, cuts), group_size)
+
+
+def counted_sources(
+    key: PRNGKey,
+    step: ArrayLike,
+    counts: ArrayLike,
+    num_rows: int,
+    *,
+    axis_name: AxisName | None = None,
+) -> Array:
+    """Give each source exactly its count of the rows of the global batch.
+
+    The slots 0 .. B - 1 are dealt to the sources in order, and row i takes slot (a i + r) mod B as
+    in `systematic_sources`. For the key `jax.random.key(seed)` these are the sources of
+    `MixPlan(..., seed=seed).rows(step)`.
+
+    Args:
+      key, step, num_rows, axis_name: as for `bernoulli_sources`.
+      counts: int [K], `>= 0`, with the sum B, the rows of the global batch. Traced counts can't be
+        checked: rows beyond their sum get the source -1.
+
+    Returns:
+      int32 [num_rows], the source of each row in [0, K).
+
+    Raises:
+      ValueError, TypeError: as `bernoulli_sources`; counts that are known and negative, or of
+        another sum than B.
+
+    Example:
+      >>> import jax, jaxmix, numpy as np
+      >>> source = jaxmix.counted_sources(jax.random.key(0), 3, np.array([5, 0, 3]), 8)
+      >>> np.bincount(source, minlength=3).tolist()
+      [5, 0, 3]
+    """
+    first, groups, total = _span(num_rows, axis_name, 1)
+    array = counts if isinstance(counts, jax.Array) else np.asarray(counts)
+    need(jnp.issubdtype(array.dtype, jnp.integer), "counts", "integers", array.dtype, TypeError)
+    need(array.ndim == 1 and array.size > 0, "counts", "an array [K]", array.shape)
+    if is_concrete(array):
+        known = np.asarray(array).tolist()
+        need(min(known) >= 0 and sum(known) == total, "counts", f">= 0 with the sum {total}", known)
+    words = jax.random.key_data(_step_key(key, step))
+    ends = jnp.cumsum(jnp.asarray(array).astype(jnp.uint32), dtype=jnp.uint32)
+    slots = _slots(first, groups, total, words[1])
+    return jnp.where(slots < ends[-1], _interval(slots, ends[:-1]), -1)
+
+
+def uniform_rows(
+    key: PRNGKey,
+    step: ArrayLike,
+    lengths: Array,
+    *,
+    axis_name: AxisName | None = None,
+) -> Array:
+    """Draw a row of a buffer for each row of the batch, uniformly in [0, lengths[row]).
+
+    Args:
+      key, step, axis_name: as for `bernoulli_sources`; the draw is independent of every source
+        drawn with the same key and step.
+      lengths: int32 [num_rows], the length of the buffer that each row is taken from, at least 1.
+
+    Returns:
+      int32 [num_rows]. Each row of a buffer of n rows has the probability 1/n, right to 2^-32.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxmix
+      >>> index = jaxmix.uniform_rows(jax.random.key(0), 3, jnp.array([1, 1, 100]))
+      >>> index[:2].tolist(), bool(index[2] < 100)
+      ([0, 0], True)
+    """
+    first, groups, _ = _span(lengths.shape[0], axis_name, 1)
+    index_key = jax.random.fold_in(_step_key(key, step), 1)
+    rows = first + jnp.arange(groups, dtype=jnp.uint32)
+    high, _ = _wide_product(_row_bits(index_key, rows), lengths.astype(jnp.uint32))
+    return high.astype(jnp.int32)
+
+
+@functools.lru_cache(maxsize=256)
+def slot_multiplier(num_rows: int) -> int:
+    """The multiplier a of row -> slot (a row + r) mod B that spreads neighbouring slots best.
+
+    Among the numbers prime to B and near B/golden ratio it is the one whose continued fraction a/B
+    has the smallest largest quotient, which bounds how unevenly the slots fall on the rows.
+    """
+    centre = round(num_rows / GOLDEN_RATIO)
+    reach = range(max(1, centre - 64), min(num_rows, centre + 64) + 1)
+    coprime = [a for a in reach if math.gcd(a, num_rows) == 1]
+    return min(coprime, key=lambda a: (_largest_quotient(a, num_rows), abs(a - centre)))
+
+
+def _largest_quotient(numerator: int, denominator: int) -> int:
+    """The largest partial quotient of the continued fraction of numerator/denominator."""
+    largest = 0
+    while numerator:
+        quotient, remainder = divmod(denominator, numerator)
+        largest, denominator, numerator = max(largest, quotient), numerator, remainder
+    return largest
+
+
+def _span(num_rows: int, axis_name: AxisName | None, group_size: int) -> tuple[Array, int, int]:
+    """This shard's first group of rows (traced), its number of groups, and that of all shards."""
+    num_rows = whole_number("num_rows", num_rows, 1)
+    group_size = whole_number("group_size", group_size, 1)
+    need(
+        num_rows % group_size == 0, "group_size", f"a divisor of num_rows = {num_rows}", group_size
+    )
+    groups = num_rows // group_size
+    if axis_name is None:
+        return jnp.uint32(0), groups, groups
+    total = groups * jax.lax.axis_size(axis_name)
+    need(total < 2**31, "the global batch", "below 2^31 rows", total)
+    first = jax.lax.axis_index(axis_name).astype(jnp.uint32) * jnp.uint32(groups)
+    return first, groups, total
+
+
+def _step_key(key: PRNGKey, step: ArrayLike) -> Array:
+    """The root key with the step folded in, as a threefry key whatever the key's implementation."""
+    is_key = isinstance(key, jax.Array | np.ndarray)
+    need(is_key, "key", "a JAX key (jax.random.key(seed))", key, TypeError)
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    data: Any = jax.random.key_data(key) if typed else jnp.asarray(key)
+    ok = data.dtype == jnp.uint32 and data.shape in ((2,), (4,))
+    need(ok, "key", "one JAX key of 2 or 4 words", f"{data.dtype} {data.shape}", TypeError)
+    words = data[:2]
+    if data.shape == (4,):  # rbg: two halves, the same in a key made from a seed
+        words = words + (data[2:] ^ words) * jnp.uint32(0x9E3779B9)
+    root = jax.random.wrap_key_data(words, impl="threefry2x32")
+    return jax.random.fold_in(root, as_whole_step(step))
+
+
+def _row_bits(key: Array, rows: Array) -> Array:
+    """32 random bits for each row, uint32."""
+    return jax.vmap(lambda row: jax.random.key_data(jax.random.fold_in(key, row))[0])(rows)
+
+
+def _cuts(simplex: Array) -> tuple[Array, Array]:
+    """The summed weights below sources 1 .. K - 1 in units of 2^-32, and which of them are all of
+    1.
+
+    In integers, so that no sum rounds: a weight of 0 has no unit, any other at least one, and the
+    largest takes what the others leave of 2^32. A sum of 2^32 would wrap to 0, hence the flags.
+    """
+    inner = jnp.arange(simplex.shape[0] - 1)
+    largest = jnp.argmax(simplex)
+    known = jnp.where(jnp.isnan(simplex), 0.0, simplex)
+    units = jnp.round(jnp.minimum(known, 0.5) * 2.0**32).astype(jnp.uint32)
+    units = jnp.maximum(units, (known > 0.0).astype(jnp.uint32))
+    units = jnp.where(jnp.arange(simplex.shape[0]) == largest, jnp.uint32(0), units)
+    sums = jnp.cumsum(units, dtype=jnp.uint32)
+    below, above = sums[:-1], sums[-1] - sums[:-1]
+    after = inner >= largest
+    return jnp.where(after, jnp.uint32(0) - above, below), after & (above == 0)
+
+
+def _wide_product(factor: Array, other: Array | int) -> tuple[Array, Array]:
+    """The 64-bit product of two uint32 as its high and low word."""
+    other = jnp.asarray(other, jnp.uint32)
+    low_half = (factor & 0xFFFF) * (other & 0xFFFF)
+    middle = (factor >> 16) * (other & 0xFFFF) + (low_half >> 16)
+    crossed = (factor & 0xFFFF) * (other >> 16) + (middle & 0xFFFF)
+    high = (factor >> 16) * (other >> 16) + (middle >> 16) + (crossed >> 16)
+    return high, factor * other
+
+
+def _slots(first: Array, count: int, total: int, word: Array) -> Array:
+    """The slot (a i + r) mod total of the rows first .. first + count - 1, uint32."""
+    rows = first + jnp.arange(count, dtype=jnp.uint32)
+    multiplier, bits = slot_multiplier(total), total.bit_length()
+    width = bits if bits <= 16 else 32 - bits  # as many bits of the row as a product can hold
+    slots = jnp.broadcast_to(word % jnp.uint32(total), rows.shape)
+    for shift in range(0, bits, width):
+        part = (rows >> shift) & (2**width - 1)
+        slots = (slots + part * ((multiplier << shift) % total) % total) % total
+    return slots
+
+
+def _interval(slots: Array, cuts: Array) -> Array:
+    """How many of the rising cuts [K - 1] each slot has reached: its source."""
+    return jnp.sum(slots[None] >= cuts[:, None], axis=0, dtype=jnp.int32)
+
+
+def _spread(source: Array, group_size: int) -> Array:
+    """Each group's source given to all its rows."""
+    if group_size == 1:
+        return source
+    return jnp.broadcast_to(source[:, None], (source.shape[0], group_size)).reshape(-1)

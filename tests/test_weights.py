@@ -1,0 +1,87 @@
+"""Weights: a number, an array or a schedule made float32 [K] on the simplex."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import jaxmix
+
+
+@pytest.mark.parametrize(
+    "gamma",
+    [0.25, np.float64(0.25), jnp.float32(0.25), jnp.bfloat16(0.25), optax.constant_schedule(0.25)],
+)
+def test_gamma_of_any_kind_stands_for_gamma_and_its_complement(gamma):
+    weights = jaxmix.weights_at(3, gamma)
+    assert weights.dtype == jnp.float32 and weights.tolist() == [0.25, 0.75]
+    assert jax.jit(lambda step: jaxmix.weights_at(step, gamma))(3).tolist() == [0.25, 0.75]
+
+
+@given(
+    st.lists(st.floats(0.0, 1.0, width=32), min_size=1, max_size=40).filter(lambda w: sum(w) > 0.01)
+)
+def test_arrays_are_brought_to_the_simplex_and_a_second_time_stay_as_they_are(raw):
+    once = jaxmix.weights_at(0, np.asarray(raw) / np.sum(raw))
+    assert abs(float(np.asarray(once, np.float64).sum()) - 1.0) < 2.0**-19
+    assert jaxmix.weights_at(0, once).tolist() == once.tolist()
+    assert ((np.asarray(raw, np.float32) == 0) <= (np.asarray(once) == 0)).all()
+
+
+def test_traced_weights_are_clipped_and_nan_stays_visible():
+    at = jax.jit(lambda w: jaxmix.weights_at(0, w))
+    assert at(jnp.float32(1.5)).tolist() == [1.0, 0.0]
+    assert at(jnp.float32(-0.5)).tolist() == [0.0, 1.0]
+    assert at(jnp.array([3.0, -1.0, 1.0])).tolist() == [0.75, 0.0, 0.25]
+    assert np.isnan(at(jnp.float32(jnp.nan))).all()
+    assert np.isnan(at(jnp.array([0.5, jnp.nan, 0.5]))).all()
+    assert np.isnan(at(jnp.zeros(3))).all()
+
+
+@pytest.mark.parametrize("count", [2, 3, 8, 35, 200])
+def test_weights_have_the_same_bits_eager_jitted_mapped_and_scanned(count):
+    rng = np.random.default_rng(count)
+    table = jnp.asarray(rng.random((50, count)), jnp.float32)
+    gammas = jaxmix.table_schedule(table if count > 2 else table[:, 0])
+
+    def at(step):
+        return jaxmix.weights_at(step, gammas)
+
+    steps = jnp.arange(50)
+    want = np.stack([jax.jit(at)(step) for step in range(50)])
+    assert (np.asarray(jax.vmap(at)(steps)) == want).all()
+    assert (np.asarray(jax.lax.scan(lambda c, s: (c, at(s)), 0, steps)[1]) == want).all()
+
+
+@pytest.mark.parametrize("step", [np.uint32(3), jnp.uint32(3), jnp.int32(3), 3, np.int8(3)])
+def test_optax_schedules_are_safe_with_every_kind_of_step(step):
+    late = optax.linear_schedule(0.0, 1.0, 10, transition_begin=5)  # a bare uint32 step gives 1.0
+    assert jaxmix.weights_at(step, late).tolist() == [0.0, 1.0]
+
+
+def test_bad_weights_are_refused_by_name():
+    cases = [
+        (1.5, ValueError, r"weights must be in \[0, 1\], got 1.5"),
+        (float("nan"), ValueError, r"weights must be in \[0, 1\], got nan"),
+        ([0.6, 0.6], ValueError, r"weights must be of sum 1 \(within 0.0001\)"),
+        ([1.1, -0.1], ValueError, "weights must be >= 0 and finite"),
+        ([[0.5], [0.5]], ValueError, r"weights must be a number or an array \[K\], got \(2, 1\)"),
+        ([], ValueError, r"weights must be a number or an array \[K\]"),
+        ("half", TypeError, "weights must be a number, an array"),
+        (None, TypeError, "weights must be a number, an array"),
+        (optax.constant_schedule(1.5), ValueError, r"a schedule's weights must be in \[0, 1\]"),
+        (lambda step: jnp.complex64(0.5), TypeError, "a schedule's value must be real"),
+        (
+            lambda step: jnp.zeros((2, 2)),
+            ValueError,
+            "a schedule's weights must be a number or an array",
+        ),
+    ]
+    for weights, error, message in cases:
+        with pytest.raises(error, match=message):
+            jaxmix.weights_at(0, weights)
+    with pytest.raises(ValueError, match="the number of weights must be 3, one a source, got 2"):
+        jaxmix.weights_at(0, 0.5, num_sources=3)

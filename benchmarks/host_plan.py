@@ -1,0 +1,257 @@
+"""The host side of a mix, side by side: nanoseconds a row, and the cost of opening a plan.
+
+    python benchmarks/host_plan.py [--fast]
+
+Prints three tables. All peers of a line run in turn in one process, `--rounds` times; each number
+is the median, with the 10th and the 90th percentile in brackets. grain, HuggingFace datasets,
+torchdata and tf.data are measured where they are installed. The peers' weights are fixed; the
+plan's are fixed or scheduled. A batch has rows of float32 [8] from arrays in memory, or plain ints
+where it says so. Plan rows are timed over whole blocks of steps, the planning included.
+"""
+
+import argparse
+import gc
+import importlib
+import importlib.util
+import itertools
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+import jaxmix
+
+Run = Callable[[], int]
+"""Works through some rows and says how many."""
+
+
+def mix_weights(num_sources: int) -> np.ndarray:
+    """1/rank in a fixed shuffled order; 0.7 and 0.3 for two sources."""
+    if num_sources == 2:
+        return np.array([0.7, 0.3])
+    weights = 1.0 / (1.0 + np.random.default_rng(0).permutation(num_sources))
+    return weights / weights.sum()
+
+
+def ramp(num_sources: int) -> Callable[[Any], Any]:
+    """A schedule that goes from these weights to even ones and back."""
+    first = jnp.asarray(mix_weights(num_sources), jnp.float32)
+
+    def schedule(step: Any) -> Any:
+        share = 0.5 - 0.5 * jnp.cos(jnp.asarray(step, jnp.float32) / 1000.0)
+        return (1.0 - share) * first + share / num_sources
+
+    return schedule
+
+
+def plan_rows(plan: jaxmix.MixPlan, rows: int) -> Run:
+    """Goes on through the steps, and plans a block of 1,024 every time."""
+    steps, count = itertools.count(), max(1024, rows // plan.batch_size)
+
+    def run() -> int:
+        for step in itertools.islice(steps, count):
+            plan.rows(step)
+        return count * plan.batch_size
+
+    return run
+
+
+def elements(iterator: Iterator[Any], batch_size: int, rows: int) -> Run:
+    count = max(1, rows // batch_size)
+
+    def run() -> int:
+        for _ in range(count):
+            next(iterator)
+        return count * batch_size
+
+    return run
+
+
+def items(source: Any, batch_size: int, rows: int) -> Run:
+    return elements((source[i] for i in itertools.count()), batch_size, rows)
+
+
+def grain_mix(
+    sources: Sequence[np.ndarray], weights: np.ndarray, batch_size: int, rows: int
+) -> Run:
+    import grain
+
+    found: Sequence[Any] = sources
+    datasets = [grain.MapDataset.source(source).repeat() for source in found]
+    return items(
+        grain.MapDataset.mix(datasets, weights.tolist()).batch(batch_size), batch_size, rows
+    )
+
+
+def grain_ints(
+    sources: Sequence[np.ndarray], weights: np.ndarray, batch_size: int, rows: int
+) -> Run:
+    import grain
+
+    datasets = [grain.MapDataset.range(2**40) for _ in sources]
+    return items(
+        grain.MapDataset.mix(datasets, weights.tolist()).batch(batch_size), batch_size, rows
+    )
+
+
+def hf_interleave(
+    sources: Sequence[np.ndarray], weights: np.ndarray, batch_size: int, rows: int
+) -> Run:
+    import datasets
+
+    parts = [
+        datasets.Dataset.from_dict({"x": source}).with_format("numpy").to_iterable_dataset()
+        for source in sources
+    ]
+    mixed = datasets.interleave_datasets(
+        parts, probabilities=weights.tolist(), seed=0, stopping_strategy="all_exhausted"
+    )
+    return elements(iter(mixed.batch(batch_size)), batch_size, rows)
+
+
+def torchdata_mix(
+    sources: Sequence[np.ndarray], weights: np.ndarray, batch_size: int, rows: int
+) -> Run:
+    nodes = importlib.import_module("torchdata.nodes")
+
+    parts = {
+        str(k): nodes.IterableWrapper(itertools.cycle(source)) for k, source in enumerate(sources)
+    }
+    shares = {str(k): float(weight) for k, weight in enumerate(weights)}
+    mixed = nodes.Batcher(nodes.MultiNodeWeightedSampler(parts, shares), batch_size)
+    return elements(iter(nodes.Loader(mixed)), batch_size, rows)
+
+
+def tf_mix(sources: Sequence[np.ndarray], weights: np.ndarray, batch_size: int, rows: int) -> Run:
+    tf = importlib.import_module("tensorflow")
+
+    parts = [tf.data.Dataset.from_tensor_slices(source).repeat() for source in sources]
+    mixed = tf.data.Dataset.sample_from_datasets(parts, weights.tolist(), seed=0).batch(batch_size)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # on few cores it costs ten times the work
+    return elements(mixed.with_options(options).as_numpy_iterator(), batch_size, rows)
+
+
+PEERS = {
+    "grain mix + batch": ("grain", grain_mix, 4096),
+    "grain mix + batch, ints": ("grain", grain_ints, 4096),
+    "datasets interleave + batch": ("datasets", hf_interleave, 1024),
+    "torchdata weighted + batch": ("torchdata", torchdata_mix, 8192),
+    "tf.data sample + batch": ("tensorflow", tf_mix, 8192),
+}
+
+
+def side_by_side(runs: dict[str, Run], rounds: int) -> dict[str, np.ndarray]:
+    """Nanoseconds a row of each, all in turn."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    for _ in range(rounds):
+        for name, run in runs.items():
+            start = time.perf_counter_ns()
+            rows = run()
+            times[name].append((time.perf_counter_ns() - start) / rows)
+    return {name: np.array(found) for name, found in times.items()}
+
+
+def show(found: np.ndarray) -> str:
+    low, middle, high = np.percentile(found, [10, 50, 90])
+    form = ",.0f" if middle >= 100 else ".1f"
+    return f"{middle:{form}} ({low:{form}}..{high:{form}})"
+
+
+def print_table(title: str, head: Sequence[Any], lines: dict[str, list[str]]) -> None:
+    print(f"\n## {title}\n\n| | " + " | ".join(map(str, head)) + " |")
+    print("|---" * (len(head) + 1) + "|")
+    for name, cells in lines.items():
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+def bench_rows(all_k: Sequence[int], all_b: Sequence[int], rows: int, rounds: int) -> None:
+    lines: dict[str, list[str]] = {}
+    for batch_size in all_b:
+        for num_sources in all_k:
+            weights = mix_weights(num_sources)
+            plans = {
+                "fixed": jaxmix.MixPlan(weights, batch_size),
+                "scheduled": jaxmix.MixPlan(ramp(num_sources), batch_size),
+            }
+            runs = {name: plan_rows(plan, rows) for name, plan in plans.items()}
+            for name, found in side_by_side(runs, rounds).items():
+                lines.setdefault(f"{name}, B = {batch_size}", []).append(show(found))
+    print_table("Plan rows alone, ns a row", [f"K = {k}" for k in all_k], lines)
+
+
+def bench_batches(all_k: Sequence[int], all_b: Sequence[int], rows: int, rounds: int) -> None:
+    lines: dict[str, list[str]] = {}
+    for batch_size in all_b:
+        for num_sources in all_k:
+            weights = mix_weights(num_sources)
+            array = np.random.default_rng(1).random((20_000, 8), np.float32)
+            sources = [array + k for k in range(num_sources)]
+            plan = jaxmix.MixPlan(weights, batch_size)
+            feed = jaxmix.PlanSource(plan, sources, 2**30)
+            ints = jaxmix.PlanSource(plan, [np.arange(20_000)] * num_sources, 2**30)
+            runs = {
+                "jaxmix": items(feed, batch_size, rows),
+                "jaxmix, ints": items(ints, batch_size, rows),
+            }
+            for name, (package, make, most) in PEERS.items():
+                if importlib.util.find_spec(package) is not None:
+                    runs[name] = make(sources, weights, batch_size, min(rows, most))
+            found = side_by_side(runs, rounds)
+            for name, times in found.items():
+                base = found["jaxmix, ints" if "ints" in name else "jaxmix"]
+                ratio = "" if base is times else f" = {np.median(times / base):,.0f}x"
+                cell = show(times) + ratio
+                lines.setdefault(f"{name}, B = {batch_size}", []).append(cell)
+    title = "Whole batches of float32 [8] rows, ns a row, and times jaxmix"
+    print_table(title, [f"K = {k}" for k in all_k], lines)
+
+
+def bench_opening(all_k: Sequence[int], all_steps: Sequence[int]) -> None:
+    lines: dict[str, list[str]] = {}
+    for step in all_steps:
+        for name, make in (("fixed", mix_weights), ("scheduled", ramp)):
+            cells = []
+            for num_sources in all_k:
+                weights = make(num_sources)
+                jaxmix.MixPlan(weights, 256).rows(3000)  # compiled
+                start = time.perf_counter()
+                plan = jaxmix.MixPlan(weights, 256)
+                plan.rows(step)
+                seconds = time.perf_counter() - start
+                del plan
+                gc.collect()
+                tracemalloc.start()
+                plan = jaxmix.MixPlan(weights, 256)
+                plan.rows(step)
+                held = tracemalloc.get_traced_memory()[0] / 1e6
+                tracemalloc.stop()
+                cells.append(f"{seconds:.3f} s, {held:.1f} MB")
+            lines[f"step {step:,}, {name}"] = cells
+    title = "To give the rows of a step with nothing saved: seconds, and memory held"
+    print_table(title, [f"K = {k}" for k in all_k], lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="The cost of a plan on the host.")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument(
+        "--rows", type=int, default=2**18, help="rows a round, fewer for slow peers"
+    )
+    parser.add_argument("--fast", action="store_true", help="small, to see that it runs")
+    args = parser.parse_args(argv)
+    all_k, all_b, all_steps = [2, 8, 35, 168], [256, 1024, 8192], [10**n for n in range(3, 8)]
+    if args.fast:
+        all_k, all_b, all_steps, args.rounds, args.rows = [2, 8], [256], [10**3, 10**5], 3, 2**12
+    bench_rows(all_k, all_b, args.rows, args.rounds)
+    bench_batches(all_k, all_b, args.rows, args.rounds)
+    bench_opening(all_k, all_steps)
+
+
+if __name__ == "__main__":
+    main()

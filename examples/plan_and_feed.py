@@ -1,0 +1,152 @@
+"""Two corpora on disk under one plan: feed, stop, edit the schedule, go on, and lose no row.
+
+The corpora are real text that every installation has: prose from the docstrings of NumPy, SciPy and
+JAX, and code from Python's own library. Each becomes a file of rows of 128 bytes, which is read
+through a memory map, one slice a step. Run it with `python examples/plan_and_feed.py`.
+"""
+
+import argparse
+import ast
+import hashlib
+import importlib.util
+import json
+import pathlib
+import sysconfig
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import optax
+
+import jaxmix
+
+ROW_BYTES = 128
+NAMES = ("prose", "code")
+
+
+def docstrings(source: str) -> Iterator[str]:
+    """The docstrings of a Python file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # invalid escapes in other people's files
+        tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            text = ast.get_docstring(node)
+            if text and len(text) > ROW_BYTES:
+                yield text
+
+
+def write_rows(path: pathlib.Path, texts: Iterator[str], num_bytes: int) -> np.ndarray:
+    """Write texts as rows of bytes and map the file into memory."""
+    data = bytearray()
+    for text in texts:
+        data += text.encode() + b"\n"
+        if len(data) >= num_bytes:
+            break
+    rows = min(len(data), num_bytes) // ROW_BYTES
+    np.save(path, np.frombuffer(bytes(data[: rows * ROW_BYTES]), np.uint8).reshape(rows, ROW_BYTES))
+    return np.load(path, mmap_mode="r")
+
+
+def corpora(folder: pathlib.Path, num_bytes: int) -> list[np.ndarray]:
+    """The rows of prose and of code."""
+
+    def packages() -> Iterator[str]:
+        for name in ("numpy", "scipy", "jax"):
+            spec = importlib.util.find_spec(name)
+            assert spec is not None and spec.submodule_search_locations
+            yield from python_files(pathlib.Path(spec.submodule_search_locations[0]))
+
+    prose = (text for source in packages() for text in docstrings(source))
+    code = python_files(pathlib.Path(sysconfig.get_paths()["stdlib"]))
+    return [
+        write_rows(folder / f"{name}.npy", texts, num_bytes)
+        for name, texts in zip(NAMES, (prose, code), strict=True)
+    ]
+
+
+def python_files(folder: pathlib.Path) -> Iterator[str]:
+    for path in sorted(folder.rglob("*.py")):  # the same order everywhere
+        if not {"test", "tests", "site-packages", "idlelib"} & set(path.relative_to(folder).parts):
+            yield path.read_text(encoding="utf-8", errors="ignore")
+
+
+def feed(plan: jaxmix.MixPlan, sources: Sequence[np.ndarray], stop: int, parts: int) -> list[dict]:
+    """The batches of some steps, fed by `parts` processes (here one after the other)."""
+    feeds = [jaxmix.plan_batches(plan, sources, stop, part, parts) for part in range(parts)]
+    batches = []
+    for pieces in zip(*feeds, strict=True):
+        assert len({int(piece["step"]) for piece in pieces}) == 1
+        batches.append(
+            {k: np.concatenate([p[k] for p in pieces]) for k in ("source", "index", "rows")}
+        )
+    return batches
+
+
+def describe(title: str, plan: jaxmix.MixPlan, batches: Sequence[dict]) -> None:
+    print(f"\n{title}: steps {plan.first_step} to {plan.first_step + len(batches) - 1}, {plan}")
+    for k, name in enumerate(NAMES):
+        index = np.concatenate([b["index"][b["source"] == k] for b in batches])
+        if index.size:
+            print(f"  {name}: rows {index.min()} to {index.max()}, {index.size} of them")
+
+
+def main(argv: Sequence[str] | None = None) -> dict:
+    parser = argparse.ArgumentParser(description="Plan, feed, stop, edit, go on.")
+    parser.add_argument("--megabytes", type=float, default=2.0, help="of each corpus")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--fast", action="store_true", help="a small run, for tests")
+    args = parser.parse_args(argv)
+    if args.fast:
+        args.megabytes, args.steps, args.batch_size = 0.2, 60, 16
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        sources = corpora(folder, int(args.megabytes * 1e6))
+        for label, rows in zip(NAMES, sources, strict=True):
+            digest = hashlib.sha256(rows.tobytes()).hexdigest()[:12]
+            print(f"{label}: {len(rows)} rows of {ROW_BYTES} bytes on disk, sha256 {digest}")
+
+        # The plan: prose first, more and more code. Known before the first step.
+        gamma = optax.linear_schedule(0.9, 0.3, args.steps)
+        plan = jaxmix.MixPlan(gamma, args.batch_size, seed=7)
+        ends = plan.first_step_beyond([len(rows) for rows in sources], args.steps)
+        print(f"\nThe second epoch begins at step {dict(zip(NAMES, ends, strict=True))}")
+
+        stop = args.steps // 2
+        before = feed(plan, sources, stop, parts=1)
+        describe("First run", plan, before)
+
+        # The run stops. What goes into its checkpoint is a few numbers.
+        (folder / "plan.json").write_text(json.dumps(plan.state(stop)))
+
+        # It goes on with another schedule, twice the batch, and on four processes.
+        state = json.loads((folder / "plan.json").read_text())
+        swap = jaxmix.staged_schedule({0: 0.5, stop + args.steps // 4: 0.0})
+        edited = jaxmix.MixPlan(swap, 2 * args.batch_size, start=state)
+        after = feed(edited, sources, args.steps, parts=4)
+        describe("Edited run", edited, after)
+
+        first = after[0]["rows"][after[0]["source"] == 1][0]
+        print("\nA row of code in it:", repr(bytes(first).decode(errors="replace")))
+
+        source = np.concatenate([batch["source"] for batch in before + after])
+        index = np.concatenate([batch["index"] for batch in before + after])
+        rows = np.concatenate([batch["rows"] for batch in before + after])
+        print("\nBoth runs together")
+        lost = repeated = 0
+        for k, label in enumerate(NAMES):
+            used = index[source == k]
+            ids = set(used.tolist())
+            lost += len(set(range(used.size)) - ids)
+            repeated += used.size - len(ids)
+            print(f"  {label}: {used.size} rows, {len(ids)} ids from {min(ids)} to {max(ids)}")
+            assert (rows[source == k] == sources[k][used % len(sources[k])]).all()
+        print(f"  lost: {lost}, repeated: {repeated}")
+        del sources, rows
+    return {"lost": lost, "repeated": repeated, "rows": len(source)}
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 from importlib.metadata import version as _version
 
 from jaxmix.annealing import AnnealingReport, annealing_report, check_annealing
+from jaxmix.checked import check_weights
 from jaxmix.combinators import (
     clip_schedule,
     complement,
@@ -17,13 +18,17 @@ from jaxmix.curricula import (
     dann_schedule,
     inverse_sigmoid_schedule,
 )
+from jaxmix.distributions import mix_log_probs, mix_logits
 from jaxmix.draws import (
     bernoulli_sources,
     counted_sources,
-    slot_multiplier,
     systematic_sources,
     uniform_rows,
 )
+from jaxmix.feed import PlanSelectionMap, PlanSource, plan_batches
+from jaxmix.losses import SourceSums, interpolate, mix_loss_fns, source_sums
+from jaxmix.metrics import MixMetrics
+from jaxmix.plan import MixPlan, PlannedRows
 from jaxmix.rows import MixedBatch, RowPool, draw_rows, mix_rows, select_rows
 from jaxmix.sampler import MixtureSampler
 from jaxmix.schedules import (
@@ -40,12 +45,19 @@ __version__ = _version("jaxmix-schedules")
 
 __all__ = [
     "AnnealingReport",
+    "MixMetrics",
+    "MixPlan",
     "MixedBatch",
     "MixtureSampler",
+    "PlanSelectionMap",
+    "PlanSource",
+    "PlannedRows",
     "RowPool",
+    "SourceSums",
     "annealing_report",
     "bernoulli_sources",
     "check_annealing",
+    "check_weights",
     "clip_schedule",
     "competence_schedule",
     "complement",
@@ -55,14 +67,19 @@ __all__ = [
     "dann_schedule",
     "draw_rows",
     "exponential_schedule",
+    "interpolate",
     "inverse_sigmoid_schedule",
     "make_schedule",
+    "mix_log_probs",
+    "mix_logits",
+    "mix_loss_fns",
     "mix_rows",
     "nest_schedules",
+    "plan_batches",
     "rescale_steps",
     "select_rows",
     "sigmoid_schedule",
-    "slot_multiplier",
+    "source_sums",
     "stack_schedules",
     "staged_schedule",
     "systematic_sources",

@@ -95,8 +95,8 @@ def join(value: Array, near: Array, init: Value, middle: Value, end: Value) -> A
 def normalised(weights: Array) -> Array:
     """`weights / sum(weights)` of [K], where weights below 0 count as 0.
 
-    Added in a fixed tree, as a plain sum has no fixed order. The divisor is the total, which is never
-    below a weight; written so, XLA does not see one number and multiply with its reciprocal.
+    Added in a fixed tree, as a plain sum has no fixed order. The divisor is the total, which is
+    never below a weight; written so, XLA doesn't see one number and multiply with its reciprocal.
     """
     weights = total = jnp.maximum(weights, 0.0)
     while total.shape[0] > 1:

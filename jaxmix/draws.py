@@ -1,7 +1,6 @@
 """Which source each row takes: pure functions of (key, step, global row)."""
 
 import functools
-import math
 from typing import Any
 
 import jax
@@ -11,9 +10,8 @@ import numpy as np
 from jaxmix._checks import is_concrete, need, whole_number
 from jaxmix._step import as_whole_step
 from jaxmix._types import Array, ArrayLike, AxisName, PRNGKey, ScalarOrSchedule
+from jaxmix.slots import slot_multiplier
 from jaxmix.weights import weights_at
-
-GOLDEN_RATIO = (1.0 + math.sqrt(5.0)) / 2.0
 
 
 def bernoulli_sources(
@@ -68,8 +66,9 @@ def bernoulli_sources(
         source = (~jax.vmap(draw)(row_keys)).astype(jnp.int32)
     else:
         below, whole = _cuts(simplex)
-        passed = (_row_bits(step_key, rows)[None] >= below[:, None]) & ~whole[:, None]
-        source = jnp.sum(passed, axis=0, dtype=jnp.int32)
+        cuts = jnp.where(whole, jnp.uint32(2**32 - 1), below)
+        last = jnp.sum(~whole, dtype=jnp.int32)
+        source = jnp.minimum(_interval(_row_bits(step_key, rows), cuts), last)
     return _spread(source, group_size)
 
 
@@ -192,28 +191,6 @@ def uniform_rows(
     return high.astype(jnp.int32)
 
 
-@functools.lru_cache(maxsize=256)
-def slot_multiplier(num_rows: int) -> int:
-    """The multiplier a of row -> slot (a row + r) mod B that spreads neighbouring slots best.
-
-    Among the numbers prime to B and near B/golden ratio it is the one whose continued fraction a/B
-    has the smallest largest quotient, which bounds how unevenly the slots fall on the rows.
-    """
-    centre = round(num_rows / GOLDEN_RATIO)
-    reach = range(max(1, centre - 64), min(num_rows, centre + 64) + 1)
-    coprime = [a for a in reach if math.gcd(a, num_rows) == 1]
-    return min(coprime, key=lambda a: (_largest_quotient(a, num_rows), abs(a - centre)))
-
-
-def _largest_quotient(numerator: int, denominator: int) -> int:
-    """The largest partial quotient of the continued fraction of numerator/denominator."""
-    largest = 0
-    while numerator:
-        quotient, remainder = divmod(denominator, numerator)
-        largest, denominator, numerator = max(largest, quotient), numerator, remainder
-    return largest
-
-
 def _span(num_rows: int, axis_name: AxisName | None, group_size: int) -> tuple[Array, int, int]:
     """This shard's first group of rows (traced), its number of groups, and that of all shards."""
     num_rows = whole_number("num_rows", num_rows, 1)
@@ -232,8 +209,7 @@ def _span(num_rows: int, axis_name: AxisName | None, group_size: int) -> tuple[A
 
 def _step_key(key: PRNGKey, step: ArrayLike) -> Array:
     """The root key with the step folded in, as a threefry key whatever the key's implementation."""
-    is_key = isinstance(key, jax.Array | np.ndarray)
-    need(is_key, "key", "a JAX key (jax.random.key(seed))", key, TypeError)
+    need(isinstance(key, jax.Array | np.ndarray), "key", "a JAX key", key, TypeError)
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     data: Any = jax.random.key_data(key) if typed else jnp.asarray(key)
     ok = data.dtype == jnp.uint32 and data.shape in ((2,), (4,))
@@ -291,13 +267,16 @@ def _slots(first: Array, count: int, total: int, word: Array) -> Array:
     return slots
 
 
-def _interval(slots: Array, cuts: Array) -> Array:
-    """How many of the rising cuts [K - 1] each slot has reached: its source."""
-    return jnp.sum(slots[None] >= cuts[:, None], axis=0, dtype=jnp.int32)
+def _interval(places: Array, cuts: Array) -> Array:
+    """How many of the rising cuts [K - 1] each place has reached: its source, int32."""
+    if cuts.shape[0] > 64:
+        found = jnp.searchsorted(cuts, places, side="right", method="scan_unrolled")
+        return found.astype(jnp.int32)
+    # Written out, since a sum over an axis of K is not fused from about K = 30 on.
+    reached = [(places >= cut).astype(jnp.int32) for cut in cuts]
+    return functools.reduce(jnp.add, reached, jnp.zeros(places.shape, jnp.int32))
 
 
 def _spread(source: Array, group_size: int) -> Array:
     """Each group's source given to all its rows."""
-    if group_size == 1:
-        return source
     return jnp.broadcast_to(source[:, None], (source.shape[0], group_size)).reshape(-1)

@@ -15,8 +15,7 @@ from jaxmix.weights import weights_at
 
 
 class MixedBatch(NamedTuple):
-    """A mixed batch: `rows`, a tree of arrays [B, ...]; `source`, int32 [B]; `weights`, float32
-    [K]."""
+    """A mixed batch: `rows`, a tree [B, ...]; `source`, int32 [B]; `weights`, float32 [K]."""
 
     rows: PyTree
     source: Array
@@ -108,8 +107,7 @@ def mix_rows(
 
 @jax.tree_util.register_pytree_node_class
 class RowPool:
-    """Pre-fetched buffers of different lengths, kept as one, from which only the rows taken are
-    moved.
+    """Pre-fetched buffers of different lengths, kept as one; only the rows taken are moved.
 
     Args:
       *buffers: K trees of equal structure and dtypes; the leaves of buffer k have shape [N_k, ...],

@@ -1,10 +1,35 @@
-"""The slots of `counted_sources` on the host: which place each row of a step takes. NumPy only."""
+"""Which slot each row of a batch takes, (a i + r) mod B: the multiplier, and slots on the host."""
+
+import functools
+import math
 
 import numpy as np
 
-from jaxmix.draws import slot_multiplier
+GOLDEN_RATIO = (1.0 + math.sqrt(5.0)) / 2.0
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+
+
+@functools.lru_cache(maxsize=256)
+def slot_multiplier(num_rows: int) -> int:
+    """The multiplier a of row -> slot (a row + r) mod B that spreads neighbouring slots best.
+
+    Among the numbers prime to B and near B/golden ratio it is the one whose continued fraction a/B
+    has the smallest largest quotient, which bounds how unevenly the slots fall on the rows.
+    """
+    centre = round(num_rows / GOLDEN_RATIO)
+    reach = range(max(1, centre - 64), min(num_rows, centre + 64) + 1)
+    coprime = [a for a in reach if math.gcd(a, num_rows) == 1]
+    return min(coprime, key=lambda a: (_largest_quotient(a, num_rows), abs(a - centre)))
+
+
+def _largest_quotient(numerator: int, denominator: int) -> int:
+    """The largest partial quotient of the continued fraction of numerator/denominator."""
+    largest = 0
+    while numerator:
+        quotient, remainder = divmod(denominator, numerator)
+        largest, denominator, numerator = max(largest, quotient), numerator, remainder
+    return largest
 
 
 class SlotOrder:

@@ -1,5 +1,6 @@
 """Schedules written as tables of values, and any schedule read out as one."""
 
+import functools
 import itertools
 from collections.abc import Mapping
 from typing import Any
@@ -111,8 +112,13 @@ def tabulate(schedule: Schedule, num_steps: int) -> Array:
       >>> jaxmix.tabulate(jaxmix.make_schedule(5), 6).tolist()
       [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
     """
-    steps = np.arange(whole_number("num_steps", num_steps, 1), dtype=np.int32)
-    return jax.jit(jax.vmap(lambda step: call_schedule(schedule, step)))(steps)
+    need(callable(schedule), "schedule", "callable", schedule, TypeError)
+    return _values(schedule, np.arange(whole_number("num_steps", num_steps, 1), dtype=np.int32))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _values(schedule: Schedule, steps: ArrayLike) -> Array:
+    return jax.vmap(lambda step: call_schedule(schedule, step))(steps)
 
 
 def _finite(name: str, values: Any) -> np.ndarray:

@@ -97,6 +97,14 @@ def _one_by_one(run: Callable[..., PyTree], batches: tuple[PyTree, ...]) -> Run:
     return lambda steps: [jax.block_until_ready(run(step, *batches)) for step in steps]
 
 
+def _within(mesh: jax.sharding.Mesh, run: Callable[..., PyTree], batches: Any) -> Run:
+    def with_mesh(*args: Any) -> PyTree:
+        with jax.set_mesh(mesh):  # now what the step makes is typed as replicated
+            return run(*args)
+
+    return _one_by_one(with_mesh, batches)
+
+
 def _unstacked(stacked: PyTree, count: int) -> list[PyTree]:
     stacked = jax.device_get(stacked)
     return [jax.tree.map(operator.itemgetter(i), stacked) for i in range(count)]
@@ -134,4 +142,4 @@ def _sharded_ways(
         mapped = jax.jit(jax.shard_map(shard, mesh=mesh, in_specs=in_specs, out_specs=rows))
         yield f"shard_map over {len(names)} axes of {kind}", _one_by_one(mapped, sharded)
         if len(names) == 1:
-            yield f"jit of batches sharded over {kind}", _one_by_one(jax.jit(fn), sharded)
+            yield f"jit of batches sharded over {kind}", _within(mesh, jax.jit(fn), sharded)

@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxmix
+from jaxmix.draws import _cuts
+from jaxmix.slots import slot_multiplier
 
 KEY = jax.random.key(7)
 SIGMAS = 4.5  # a bound that one right test in 150,000 breaks; the keys are fixed
@@ -59,9 +61,9 @@ def test_a_weight_below_the_grid_of_float32_uniforms_is_right(sources):
 
 
 @pytest.mark.parametrize("draw", [jaxmix.bernoulli_sources, jaxmix.systematic_sources])
-@pytest.mark.parametrize("num_sources", [2, 3, 8])
+@pytest.mark.parametrize("num_sources", [2, 5, 70])
 def test_a_source_of_weight_zero_is_never_drawn_and_of_weight_one_always(draw, num_sources):
-    for alone in range(num_sources):
+    for alone in {0, 1, num_sources // 2, num_sources - 1}:
         only = np.eye(num_sources)[alone]
         counts = _picks(draw, only, 1000, 20, num_sources)
         assert counts[:, alone].sum() == 20_000, alone
@@ -86,6 +88,14 @@ def test_systematic_counts_are_floor_or_ceil_of_the_share(raw, num_rows, step):
     ideal = num_rows * np.asarray(jaxmix.weights_at(step, weights), np.float64)
     assert (np.abs(counts - ideal) < 1.0 + 1e-6 * num_rows).all()
     assert (counts[weights.astype(np.float32) == 0] == 0).all()
+
+
+@pytest.mark.parametrize("weights", [[0, 1, 0], [0.5, 0, 0.5], [0, 0, 0.3, 0.7, 0], [1e-30, 1, 0]])
+def test_a_weight_of_zero_has_no_unit_of_the_2_to_the_32_and_any_other_has_one(weights):
+    below, whole = _cuts(jnp.asarray(weights, jnp.float32))
+    ends = [2**32 if full else int(cut) for cut, full in zip(below, whole, strict=True)]
+    units = np.diff([0, *ends, 2**32])
+    assert ((units == 0) == (np.asarray(weights) == 0)).all() and (units >= 0).all()
 
 
 def test_two_sources_get_floor_or_ceil_of_b_gamma_exactly():
@@ -119,7 +129,7 @@ def test_rows_beyond_the_sum_of_traced_counts_get_no_source():
 
 @pytest.mark.parametrize("num_rows", [8, 96, 512, 1000, 1024, 6144, 8192])
 def test_every_shard_stays_within_four_rows_of_its_share(num_rows):
-    slots = jaxmix.slot_multiplier(num_rows) * np.arange(num_rows) % num_rows
+    slots = slot_multiplier(num_rows) * np.arange(num_rows) % num_rows
     assert sorted(slots.tolist()) == list(range(num_rows))
     for parts in (2, 4, 8, 16, 64, 256):
         if num_rows % parts:
@@ -135,9 +145,7 @@ def test_slots_are_a_permutation_beyond_16_bit_batches(num_rows):
     counts = np.array([num_rows // 3, num_rows - num_rows // 3])
     source = np.asarray(jaxmix.counted_sources(KEY, 5, counts, num_rows))
     word = int(jax.random.key_data(jax.random.fold_in(KEY, 5))[1])
-    slots = (
-        jaxmix.slot_multiplier(num_rows) * np.arange(num_rows, dtype=np.int64) + word
-    ) % num_rows
+    slots = (slot_multiplier(num_rows) * np.arange(num_rows, dtype=np.int64) + word) % num_rows
     assert (source == (slots >= counts[0])).all()
 
 
@@ -155,7 +163,9 @@ def test_draws_are_uncorrelated_over_rows_and_steps(draw):
     size = (num_rows,) if draw is jaxmix.bernoulli_sources else ()
     table = jax.jit(jax.vmap(lambda step: draw(KEY, step, given, *size)))(jnp.arange(steps))
     signs = 2.0 * np.asarray(table, np.float64) - 1.0
-    other = jax.vmap(lambda step: jaxmix.bernoulli_sources(KEY, step, 0.5, num_rows))
+    even = np.full(4, 0.25)
+    other = jax.jit(jax.vmap(lambda step: jaxmix.bernoulli_sources(KEY, step, 0.5, num_rows)))
+    fours = jax.jit(jax.vmap(lambda step: jaxmix.bernoulli_sources(KEY, step, even, num_rows)))
     pairs = {
         "mean": signs,
         "next row": signs[:, 1:] * signs[:, :-1],
@@ -163,7 +173,8 @@ def test_draws_are_uncorrelated_over_rows_and_steps(draw):
         "row above, step after": signs[1:, 1:] * signs[:-1, :-1],
     }
     if draw is jaxmix.uniform_rows:
-        pairs["source"] = signs * (2.0 * np.asarray(other(jnp.arange(steps))) - 1.0)
+        pairs["source of two"] = signs * (2.0 * np.asarray(other(jnp.arange(steps))) - 1.0)
+        pairs["source of four"] = signs * (2.0 * (np.asarray(fours(jnp.arange(steps))) >= 2) - 1.0)
     for products in pairs.values():
         _within(products.sum(), 0.0, products.size)
 

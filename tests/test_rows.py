@@ -1,5 +1,7 @@
 """Rows: what is picked, what is left untouched, and what is refused."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,7 +68,8 @@ def test_nan_in_a_row_not_taken_reaches_neither_value_nor_gradient(bad, jit):
 
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
 @pytest.mark.parametrize("draw", [jaxmix.bernoulli_sources, jaxmix.systematic_sources])
-def test_the_sharding_of_the_batch_is_kept_and_nothing_is_communicated(axis_type, draw):
+@pytest.mark.parametrize("in_context", [True, False])
+def test_the_sharding_of_the_batch_is_kept_and_nothing_is_communicated(axis_type, draw, in_context):
     mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(axis_type,) * 2)
     specs = {"wide": PartitionSpec("data", "model"), "label": PartitionSpec("data")}
     shardings = {name: NamedSharding(mesh, spec) for name, spec in specs.items()}
@@ -76,10 +79,11 @@ def test_the_sharding_of_the_batch_is_kept_and_nothing_is_communicated(axis_type
         return jax.device_put(rows, shardings)
 
     mix = jax.jit(lambda step, x, y: jaxmix.mix_rows(KEY, step, 0.5, x, y, draw=draw).rows)
-    rows = mix(3, batch(0.0), batch(1.0))
+    with jax.set_mesh(mesh) if in_context else contextlib.nullcontext():
+        rows = mix(3, batch(0.0), batch(1.0))
+        text = mix.lower(3, batch(0.0), batch(1.0)).compile().as_text()
     for name, sharding in shardings.items():
         assert rows[name].sharding.is_equivalent_to(sharding, rows[name].ndim)
-    text = mix.lower(3, batch(0.0), batch(1.0)).compile().as_text()
     for collective in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
         assert f"{collective}(" not in text and f"{collective}-start(" not in text
 

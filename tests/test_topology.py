@@ -46,6 +46,8 @@ DRAWS = {
     "bernoulli": _drawn(jaxmix.bernoulli_sources, GAMMA),
     "bernoulli, 3 sources": _drawn(jaxmix.bernoulli_sources, THREE),
     "bernoulli, groups": _drawn(jaxmix.bernoulli_sources, GAMMA, group_size=3),
+    "bernoulli, 70 sources": _drawn(jaxmix.bernoulli_sources, np.full(70, 1 / 70)),
+    "systematic, 70 sources": _drawn(jaxmix.systematic_sources, np.full(70, 1 / 70)),
     "systematic": _drawn(jaxmix.systematic_sources, GAMMA),
     "systematic, 3 sources": _drawn(jaxmix.systematic_sources, THREE),
     "systematic, groups": _drawn(jaxmix.systematic_sources, THREE, group_size=3),

@@ -282,8 +282,8 @@ def main(argv: list[str] | None = None) -> dict[str, Run]:
 
     mnist = jax.tree.map(jnp.asarray, load_mnist())
     keys = jax.vmap(jax.random.key)(jnp.arange(args.seeds))
-    set_up = jax.jit(jax.vmap(lambda key: start(key, mnist, args.images, args.steps)))
-    params, test, train = set_up(keys)
+    set_up = partial(start, num_images=args.images, teacher_steps=args.steps)
+    params, test, train = jax.jit(jax.vmap(set_up, in_axes=(0, None)))(keys, mnist)
     teacher = np.asarray(jnp.mean(test["teacher"].argmax(-1) == test["label"], axis=-1))
     runs = {}
     with tqdm(total=len(WAYS) * args.steps, unit="step") as bar:

@@ -34,6 +34,7 @@ from jaxmix import (
     token_share_schedule,
     unimax_weights,
 )
+from jaxmix._exact import glide, straight
 from jaxmix._step import MAX_STEP, call_schedule
 
 # The references: float64 closed forms, written from the papers and not from the code.
@@ -87,6 +88,7 @@ def temperature(t, sizes, heat):
 
 STAGES = {0: 0.9, 40: 0.1, 900: 0.4}
 WEIGHT_STAGES = {0: [0.7, 0.2, 0.1], 500: [0.1, 0.2, 0.7]}
+FIVE_STAGES = {0: [0.1, 0.2, 0.3, 0.17, 0.23], 300: [0.3, 0.13, 0.05, 0.12, 0.4]}
 TABLE = np.random.default_rng(0).dirichlet(np.ones(3), 600)
 SIZES = [1e12, 3e10, 5e6, 7e6, 10.0]
 
@@ -127,13 +129,12 @@ CASES = {
         ends=((0, 0.9), (7, 0.9), (740, 0.1)),
     ),
     "sigmoid": Case(
-        sigmoid_schedule(0.2, 0.7, 1000, 3),
-        lambda t: between(0.2, 0.7, sigmoid(share(t, 3, 1000), 12)),
-        3,
-        low=0.2,
+        sigmoid_schedule(0.0, 0.7, 1000, 3),
+        lambda t: 0.7 * sigmoid(share(t, 3, 1000), 12),
+        12,
         high=0.7,
         way=1,
-        ends=((3, 0.2), (1003, 0.7)),
+        ends=((3, 0.0), (1003, 0.7)),
     ),
     "sigmoid_steep": Case(
         sigmoid_schedule(1.0, 0.0, 1000, steepness=40.0),
@@ -289,9 +290,9 @@ CASES = {
         ends=((1000, 0.0),),
     ),
     "token_share_weights": Case(
-        token_share_schedule(table_schedule(TABLE), [300.0, 70.0, 1e4]),
-        lambda t: on_simplex(TABLE[np.minimum(t, 599)] / np.array([300, 70, 1e4])),
-        4,
+        token_share_schedule(staged_schedule(FIVE_STAGES, ramp_steps=100), [300, 70, 1e4, 50, 9]),
+        lambda t: on_simplex(staged(t, FIVE_STAGES, 100) / np.array([300, 70, 1e4, 50, 9])),
+        6,
     ),
     "rescaled_to_tokens": Case(
         rescale_steps(cosine_schedule(0.0, 1.0, 4_000_000_000), 1 / 4_000_000),
@@ -456,8 +457,21 @@ def test_steps_are_counted_exactly_up_to_the_last_int32_step(begin, steps):
     assert ulps_off(got, expected).max() <= 5
     assert (np.diff(got) >= 0).all()
     units = np.array([begin, begin + steps], np.float32)
+    assert np.isfinite(schedule(units)).all()
     if units[0] < units[1]:  # a float cannot tell all apart
         assert bits(schedule(units)) == bits([0.0, 1.0])
+
+
+def test_the_two_halves_meet_without_a_step_back():
+    init, end = np.random.default_rng(2).uniform(0.01, 1, (2, 100_000)).astype(np.float32)
+    one, more = jnp.float32(1.0), jnp.float32(1.0 + 2.0**-23)  # a share of 1/2 as well
+    before = glide(init, end, one, one, straight)
+    after = glide(init, end, more, one, straight)
+    assert ((np.asarray(after) - before) * (end - init) >= 0).all()
+    middle = np.arange(MAX_STEP // 2 - 700, MAX_STEP // 2 + 700)  # far finer than float32
+    for start in np.linspace(0.01, 0.3, 8):
+        values = exponential_schedule(start, 1 - 2 * start, MAX_STEP)(middle)
+        assert (np.diff(values) >= 0).all(), start
 
 
 def test_a_million_steps_never_turn_back():

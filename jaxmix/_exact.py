@@ -95,11 +95,13 @@ def join(value: Array, near: Array, init: Value, middle: Value, end: Value) -> A
 def normalised(weights: Array) -> Array:
     """`weights / sum(weights)` of [K], where weights below 0 count as 0.
 
-    Added in a fixed tree, as a plain sum has no fixed order. The divisor is the total, which is
-    never below a weight; written so, XLA doesn't see one number and multiply with its reciprocal.
+    Weights whose sum is 1 but for rounding stay as they are, so a second time changes no bit. Added
+    in a fixed tree, as a plain sum has no fixed order. The divisor is the total, which is never
+    below a weight; written so, XLA doesn't see one number and multiply with its reciprocal.
     """
     weights = total = jnp.maximum(weights, 0.0)
     while total.shape[0] > 1:
         half = (total.shape[0] + 1) // 2
         total = total[:half] + jnp.pad(total[half:], (0, 2 * half - total.shape[0]))
-    return weights / jnp.maximum(weights, total)
+    is_whole = jnp.abs(total - 1.0) <= 2.0**-20
+    return jnp.where(is_whole, weights, weights / jnp.maximum(weights, total))

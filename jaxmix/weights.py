@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmix._checks import is_concrete, need
+from jaxmix._exact import normalised
 from jaxmix._step import call_schedule
 from jaxmix._types import Array, ArrayLike, ScalarOrSchedule
 
@@ -50,7 +51,7 @@ def weights_at(step: ArrayLike, weights: ScalarOrSchedule, num_sources: int | No
         simplex = jnp.stack([gamma, 1.0 - gamma])
     else:
         need(raw.ndim == 1 and raw.size > 0, label, "a number or an array [K]", raw.shape)
-        simplex = _normalised(jnp.maximum(jnp.asarray(raw, jnp.float32), 0.0))
+        simplex = normalised(jnp.asarray(raw, jnp.float32))
     if num_sources is not None:
         count = simplex.shape[0]
         need(count == num_sources, f"the number of {label}", f"{num_sources}, one a source", count)
@@ -80,15 +81,3 @@ def _given(weights: Any) -> Array | np.ndarray:
     ok = np.issubdtype(array.dtype, np.integer) or jnp.issubdtype(array.dtype, jnp.floating)
     need(ok, "weights", "a number, an array [K] or a schedule", weights, TypeError)
     return array
-
-
-def _normalised(weights: Array) -> Array:
-    """`weights / sum(weights)`; weights whose sum is 1 but for rounding stay as they are.
-
-    Added in a fixed tree, so the bits are the same in any compilation.
-    """
-    parts = weights
-    while parts.shape[0] > 1:
-        half = (parts.shape[0] + 1) // 2
-        parts = parts[:half] + jnp.pad(parts[half:], (0, 2 * half - parts.shape[0]))
-    return jnp.where(jnp.abs(parts - 1.0) <= 2.0**-20, weights, weights / parts)

@@ -166,9 +166,8 @@ def run(weights, num_steps, params, test, train, bar) -> Run:
     for step in range(num_steps + 1):
         if step % max(1, num_steps // 40) == 0 or step == num_steps:
             updates.append(step)
-            scores = evaluate(params, test)
-            losses.append(scores[0])
-            accuracy.append(scores[1])
+            for into, score in zip((losses, accuracy), evaluate(params, test), strict=True):
+                into.append(score)
         if step < num_steps:
             params, state = one_step(step, params, state, train)
             bar.update()

@@ -94,7 +94,8 @@ def skipping_sum(
 
 def _zeros(like: Any) -> Array:
     """Zeros of the shape, dtype and sharding of a `jax.ShapeDtypeStruct`."""
-    return lax.full_like(like, 0, sharding=like.sharding)
+    zeros = lax.full_like(like, 0)
+    return zeros if like.sharding is None else jax.reshard(zeros, like.sharding)
 
 
 def _varying(aval: Any) -> frozenset[str]:

@@ -90,6 +90,7 @@ STAGES = {0: 0.9, 40: 0.1, 900: 0.4}
 WEIGHT_STAGES = {0: [0.7, 0.2, 0.1], 500: [0.1, 0.2, 0.7]}
 FIVE_STAGES = {0: [0.1, 0.2, 0.3, 0.17, 0.23], 300: [0.3, 0.13, 0.05, 0.12, 0.4]}
 TABLE = np.random.default_rng(0).dirichlet(np.ones(3), 600)
+EIGHT = np.random.default_rng(8).lognormal(10, 4, 8)
 SIZES = [1e12, 3e10, 5e6, 7e6, 10.0]
 
 
@@ -279,6 +280,18 @@ CASES = {
             axis=-1,
         ),
         12,
+    ),
+    "nest_temperature": Case(
+        nest_schedules(
+            cosine_schedule(0.1, 0.7, 1000),
+            temperature_schedule(EIGHT, cosine_schedule(1.0, 3.0, 800)),
+            [1.0],
+        ),
+        lambda t: (lambda g, inner: np.concatenate([g * inner, 1 - g], axis=1))(
+            0.1 + 0.6 * cosine(share(t, 0, 1000))[:, None],
+            temperature(t, EIGHT, lambda t: 1 + 2 * cosine(share(t, 0, 800))),
+        ),
+        16,
     ),
     "token_share": Case(
         token_share_schedule(cosine_schedule(0.9, 0.0, 1000), [300.0, 70.0]),
@@ -530,13 +543,20 @@ def test_a_stage_beyond_int32_is_reached_in_float_units_only():
     assert [float(tokens(t)) for t in (0, MAX_STEP, 1e12, 1.5e12, 2e12)] == [1, 1, 1, 0.75, 0.5]
 
 
-@pytest.mark.parametrize("per_epoch", [3, 7, 49, 390, 1000, 4097])
+@pytest.mark.parametrize("per_epoch", [3, 41, 61, 390, 1000, 4097])
 def test_a_whole_epoch_falls_on_its_exact_step(per_epoch):
     epochs = np.unique(np.linspace(1, 2**23 / per_epoch, 3000).astype(np.int64))
     starts = epochs * per_epoch
     units = rescale_steps(lambda unit: unit, per_epoch)
     np.testing.assert_array_less(units(starts - 1), epochs)
     assert (np.asarray(units(starts)) >= epochs).all()
+
+
+@pytest.mark.parametrize("tokens", [1000, 4096, 12_345, 999_999, 4_000_000])
+def test_tokens_are_counted_exactly_while_a_float_can(tokens):
+    steps = np.arange(1, 2**24 // tokens + 1)
+    units = rescale_steps(lambda unit: unit, 1 / tokens)(steps)
+    assert units.tolist() == (steps * tokens).tolist()
 
 
 def test_an_infinite_temperature_is_uniform_and_a_small_one_takes_the_largest():

@@ -25,12 +25,14 @@ import jaxmix
 KEY = jax.random.key(0)
 GAMMA = jaxmix.cosine_schedule(0.1, 0.9, transition_steps=1_000_000)
 
-Body = Callable[[jax.Array, Any], Any]
+Body = Callable[[jax.Array, Any, Any], Any]
 
 
-def looped(body: Body, length: int) -> Callable[[Any], Any]:
-    """`body(step, carry) -> carry` many times in one compiled call."""
-    return jax.jit(lambda carry: jax.lax.fori_loop(0, length, body, carry))
+def looped(body: Body, length: int) -> Callable[[Any, Any], Any]:
+    """`body(step, carry, data) -> carry` many times in one compiled call; `data` is not copied."""
+    return jax.jit(
+        lambda carry, data: jax.lax.fori_loop(0, length, lambda s, c: body(s, c, data), carry)
+    )
 
 
 def in_turn(
@@ -57,8 +59,12 @@ def report(title: str, seconds: dict[str, np.ndarray], length: int = 1) -> None:
         print(f"    {name:<34} {middle:6.2f}  ({low:.2f} .. {high:.2f})")
 
 
-def compare(title: str, bodies: dict[str, Body], carry: Any, length: int, repeats: int) -> None:
-    loops = {name: functools.partial(looped(body, length), carry) for name, body in bodies.items()}
+def compare(
+    title: str, bodies: dict[str, Body], carry: Any, data: Any, length: int, repeats: int
+) -> None:
+    loops = {
+        name: functools.partial(looped(body, length), carry, data) for name, body in bodies.items()
+    }
     report(title, in_turn(loops, repeats), length)
 
 
@@ -67,7 +73,7 @@ def draws(repeats: int) -> None:
     print("\n== draws, ratio to jax.random.bernoulli(key, p, (B,)) ==")
     for num_rows in (256, 4096, 65_536):
         bodies: dict[str, Body] = {
-            "bernoulli(key, p, (B,))": lambda step, sums: (
+            "bernoulli(key, p, (B,))": lambda step, sums, _: (
                 sums
                 + jax.random.bernoulli(
                     jax.random.fold_in(KEY, step), jaxmix.weights_at(step, GAMMA)[0], sums.shape
@@ -77,16 +83,16 @@ def draws(repeats: int) -> None:
         for sources in (2, 8, 35):
             weights: Any = GAMMA if sources == 2 else np.full(sources, 1 / sources)
             for draw in (jaxmix.bernoulli_sources, jaxmix.systematic_sources):
-                bodies[f"{draw.__name__}, K = {sources}"] = lambda step, sums, w=weights, d=draw: (
-                    sums + d(KEY, step, w, sums.shape[0])
+                bodies[f"{draw.__name__}, K = {sources}"] = (
+                    lambda step, sums, _, w=weights, d=draw: sums + d(KEY, step, w, sums.shape[0])
                 )
             counts = np.full(sources, num_rows // sources)
             counts[0] += num_rows - counts.sum()
-            bodies[f"counted_sources, K = {sources}"] = lambda step, sums, c=counts: (
+            bodies[f"counted_sources, K = {sources}"] = lambda step, sums, _, c=counts: (
                 sums + jaxmix.counted_sources(KEY, step, jnp.asarray(c), sums.shape[0])
             )
         length = max(4, 2**19 // num_rows)
-        compare(f"B = {num_rows}", bodies, jnp.zeros(num_rows, jnp.int32), length, repeats)
+        compare(f"B = {num_rows}", bodies, jnp.zeros(num_rows, jnp.int32), None, length, repeats)
 
 
 def rows(repeats: int) -> None:
@@ -108,28 +114,27 @@ def _mixed_rows(
     sources = len(batches)
     weights: Any = GAMMA if sources == 2 else np.full(sources, 1 / sources)
 
-    def where(step: jax.Array, carry: Any) -> Any:
-        batches, source, _ = carry
+    def where(step: jax.Array, carry: Any, batches: Any) -> Any:
+        source, _ = carry
         chosen = batches[-1]
         for k in range(sources - 1):
             chosen = jnp.where((source == k)[:, None], batches[k], chosen)
-        return batches, source ^ (step & 0), chosen
+        # Another mask at each step, so that nothing is hoisted out of the loop.
+        return jnp.where(source == sources - 1, 0, source + 1), chosen
 
     def mixed(draw: Callable[..., jax.Array]) -> Body:
-        def body(step: jax.Array, carry: Any) -> Any:
-            batches, source, _ = carry
+        def body(step: jax.Array, carry: Any, batches: Any) -> Any:
             mix = jaxmix.mix_rows(KEY, step, weights, *batches, draw=draw)
-            return batches, source, mix.rows
+            return mix.source, mix.rows
 
         return body
 
     counts = np.full(sources, num_rows // sources)
     counts[0] += num_rows - counts.sum()
 
-    def counted(step: jax.Array, carry: Any) -> Any:
-        batches, source, _ = carry
+    def counted(step: jax.Array, carry: Any, batches: Any) -> Any:
         drawn = jaxmix.counted_sources(KEY, step, jnp.asarray(counts), num_rows)
-        return batches, source, jaxmix.select_rows(drawn, *batches)
+        return drawn, jaxmix.select_rows(drawn, *batches)
 
     bodies = {
         "where": where,
@@ -139,8 +144,8 @@ def _mixed_rows(
         "select_rows, counted": counted,
     }
     length = max(2, 2**24 // (num_rows * width))
-    carry = (batches, source, batches[0])
-    compare(f"B = {num_rows}, D = {width}, K = {sources}", bodies, carry, length, repeats)
+    title = f"B = {num_rows}, D = {width}, K = {sources}"
+    compare(title, bodies, (source, batches[0]), batches, length, repeats)
 
 
 def pool(repeats: int) -> None:
@@ -152,29 +157,32 @@ def pool(repeats: int) -> None:
             buffers = [jnp.full((per_source, width), float(k)) for k in range(sources)]
             weights = np.full(sources, 1 / sources)
             one = jaxmix.RowPool(*buffers)
-            drawn = jax.jit(lambda p, n=num_rows, w=weights: jaxmix.draw_rows(KEY, 0, w, p, n))(one)
-            ready = drawn.source * per_source + jaxmix.uniform_rows(
-                KEY, 0, jnp.full(num_rows, per_source)
-            )
+            length = max(8, 2**23 // (num_rows * width))
+            # The very rows that draw_rows takes at each step: the same ones again would be cached.
+            places = jaxmix.RowPool(*jnp.split(jnp.arange(sources * per_source), sources))
 
-            def take(step: jax.Array, carry: Any) -> Any:
-                one, ready, _ = carry
-                position = ready ^ (step & 1)
-                return one, ready, jnp.take(one.rows, position, axis=0, mode="clip")
+            def places_at(step: Any, w: Any = weights, n: int = num_rows, p: Any = places) -> Any:
+                return jaxmix.draw_rows(KEY, step, w, p, n).rows
 
-            def draw(step: jax.Array, carry: Any, w: Any = weights, n: int = num_rows) -> Any:
-                one, ready, _ = carry
-                return one, ready, jaxmix.draw_rows(KEY, step, w, one, n).rows
+            ready = jax.jit(jax.vmap(places_at))(jnp.arange(length))
 
-            def spread(step: jax.Array, carry: Any, w: Any = weights, n: int = num_rows) -> Any:
-                one, ready, _ = carry
-                kind = jaxmix.systematic_sources
-                return one, ready, jaxmix.draw_rows(KEY, step, w, one, n, draw=kind).rows
+            def take(step: jax.Array, _: Any, data: Any) -> Any:
+                one, ready = data
+                return jnp.take(one.rows, ready[step], axis=0, mode="clip")
 
-            bodies = {"take": take, "draw_rows, bernoulli": draw, "draw_rows, systematic": spread}
-            length = max(2, 2**22 // (num_rows * width))
+            def drawn_by(draw: Any, w: Any = weights, n: int = num_rows) -> Body:
+                return lambda step, _, data: (
+                    jaxmix.draw_rows(KEY, step, w, data[0], n, draw=draw).rows
+                )
+
+            bodies = {
+                "take": take,
+                "draw_rows, bernoulli": drawn_by(jaxmix.bernoulli_sources),
+                "draw_rows, systematic": drawn_by(jaxmix.systematic_sources),
+            }
             title = f"B = {num_rows}, D = {width}, K = {sources}"
-            compare(title, bodies, (one, ready, drawn.rows), length, repeats)
+            rows = jnp.zeros((num_rows, width))
+            compare(title, bodies, rows, (one, ready), length, repeats)
 
 
 class Transformer(nnx.Module):
@@ -243,12 +251,12 @@ def _steps(
     optimizer = optax.adamw(1e-3)
 
     def body(pick: Callable[..., Any]) -> Body:
-        def update(step: jax.Array, carry: Any) -> Any:
-            state, moments, batches = carry
+        def update(step: jax.Array, carry: Any, batches: Any) -> Any:
+            state, moments = carry
             batch = pick(step, *batches)
             grads = jax.grad(lambda s: loss(nnx.merge(graph, s), batch))(state)
             changes, moments = optimizer.update(grads, moments, state)
-            return optax.apply_updates(state, changes), moments, batches
+            return optax.apply_updates(state, changes), moments
 
         return update
 
@@ -262,8 +270,8 @@ def _steps(
         "mix_rows, bernoulli": mix(jaxmix.bernoulli_sources),
         "mix_rows, systematic": mix(jaxmix.systematic_sources),
     }
-    carry = (state, optimizer.init(state), tuple(batches))
-    compare(title, bodies, carry, length, repeats)
+    carry = (state, optimizer.init(state))
+    compare(title, bodies, carry, tuple(batches), length, repeats)
 
 
 PARTS = {"draws": draws, "rows": rows, "pool": pool, "step": step}

@@ -56,9 +56,9 @@ def temperature_schedule(
         heat: Any = call_schedule(temperature, step) if callable(temperature) else temperature
         heat = jnp.maximum(jnp.asarray(heat, jnp.float32), COLDEST)
         need(heat.ndim == 0, "temperature", "a schedule of scalars", heat.shape)
-        # Without the barrier a product is fused into `exp` by some compilations and not by others.
-        powers = jax.lax.optimization_barrier(relative * (1.0 / heat))
-        return normalised(jnp.exp(powers))
+        # Unless it stands alone, `exp` of a short array is rounded as what it is fused with has it.
+        powers = jnp.exp(jax.lax.optimization_barrier(relative * (1.0 / heat)))
+        return normalised(jax.lax.optimization_barrier(powers))
 
     return schedule_of(body)
 

@@ -23,7 +23,7 @@ def test_a_function_that_looks_at_the_step_as_python_is_found():
     def by_python(step, x, axis_name=None):
         return x + (step if isinstance(step, int) else 0)
 
-    with pytest.raises(AssertionError, match="jit, step 3, leaf .*row 0 is 0, eager 3"):
+    with pytest.raises(AssertionError, match=r"jit, step 3, leaf .*row 0 is 0, eager 3"):
         assert_same_everywhere(by_python, jnp.zeros(4, jnp.int32), steps=[3], max_devices=1)
 
 

@@ -67,18 +67,12 @@ def glide(
     """
     near = elapsed <= left
     part = rise(jnp.where(near, elapsed, left) / (elapsed + left))
-    way = product(end - init, part, 0.5 * jnp.abs(end - init))
+    half = 0.5 * jnp.abs(end - init)
+    # A bare product is fused into the sum after it by some compilations and not by others, which
+    # changes its last bit; one that is compared with something as well is never fused.
+    way = hold((end - init) * part, -half, half)
     middle = 0.5 * init + 0.5 * end
     return join(jnp.where(near, init + way, end - way), near, init, middle, end)
-
-
-def product(one: Value, other: Array | np.ndarray, bound: Value) -> Array:
-    """`one * other`, at most `bound` in size, which it passes by rounding only.
-
-    A bare product is fused into a sum after it by some compilations and not by others, which
-    changes its last bit; one that is compared with something as well is never fused.
-    """
-    return hold(one * other, -bound, bound)
 
 
 def straight(share: Array) -> Array:
@@ -99,7 +93,7 @@ def normalised(weights: Array) -> Array:
     in a fixed tree, as a plain sum has no fixed order. The divisor is the total, which is never
     below a weight; written so, XLA doesn't see one number and multiply with its reciprocal.
     """
-    weights = total = jnp.maximum(weights, 0.0)
+    weights = total = jnp.where(weights < 0, 0.0, weights)
     while total.shape[0] > 1:
         half = (total.shape[0] + 1) // 2
         total = total[:half] + jnp.pad(total[half:], (0, 2 * half - total.shape[0]))

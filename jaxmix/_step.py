@@ -1,5 +1,6 @@
 """A step made safe to use, and the only place where a schedule is called."""
 
+import types
 from typing import Any
 
 import jax
@@ -45,10 +46,14 @@ def call_schedule(schedule: Schedule, step: ArrayLike) -> Array:
     """`schedule(step)` as float32, the same bits eager and inside any jit, vmap or scan.
 
     The schedule runs as a compiled function of its own between two barriers, so XLA cannot fuse it
-    with what surrounds it: a value that is one ulp off would be another row now and then.
+    with what surrounds it: a value that is one ulp off would be another row now and then. Functions
+    are compiled once, so they must be pure; any other callable (a module, an object with
+    attributes) is traced anew at each call, since it may have changed.
     """
     need(callable(schedule), "schedule", "callable", schedule, TypeError)
-    return _isolated(schedule, as_step(step))
+    if isinstance(schedule, types.FunctionType):
+        return _isolated(schedule, as_step(step))
+    return jax.jit(lambda step: _call(schedule, step))(as_step(step))
 
 
 def _call(schedule: Schedule, step: Array) -> Array:

@@ -7,12 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmix._checks import need, real_number
-from jaxmix._exact import hold, normalised, product, schedule_of
+from jaxmix._exact import hold, normalised, schedule_of
 from jaxmix._step import call_schedule
 from jaxmix._types import Array, ScalarOrSchedule, Schedule
 from jaxmix.weights import check_simplex, weights_at
-
-ONE = np.float32(1)
 
 
 def complement(schedule: Schedule) -> Schedule:
@@ -112,9 +110,7 @@ def nest_schedules(outer: ScalarOrSchedule, *inner: ScalarOrSchedule) -> Schedul
 
     def body(step: Array) -> Array:
         shares = weights_at(step, groups, len(members))
-        return jnp.concatenate(
-            [product(shares[g], weights_at(step, w), ONE) for g, w in enumerate(members)]
-        )
+        return jnp.concatenate([shares[g] * weights_at(step, w) for g, w in enumerate(members)])
 
     return schedule_of(body)
 
@@ -150,7 +146,7 @@ def token_share_schedule(
 
     def body(step: Array) -> Array:
         tokens: Any = call_schedule(asked, step) if callable(asked) else asked
-        rows = normalised(product(weights_at(step, tokens, means.size), rows_per_token, ONE))
+        rows = normalised(weights_at(step, tokens, means.size) * rows_per_token)
         return rows if tokens.ndim else rows[0]
 
     return schedule_of(body)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmix._checks import real_number, whole_number
-from jaxmix._exact import glide, hold, product, schedule_of, span, straight
+from jaxmix._exact import glide, hold, schedule_of, span, straight
 from jaxmix._step import MAX_STEP
 from jaxmix._types import Array, Schedule
 
@@ -100,7 +100,7 @@ def competence_schedule(init_value: float, transition_steps: float, power: float
     def body(step: Array) -> Array:
         elapsed, left = span(step, 0.0, steps)
         moving = elapsed > 0  # at 0 the root of c0 = 0 has no finite derivative
-        filled = floor + product(1 - floor, elapsed / (elapsed + left), 1 - floor)
+        filled = floor + (1 - floor) * (elapsed / (elapsed + left))
         value = jnp.where(moving, filled, 1.0) ** (1.0 / power)
         return jnp.where(left <= 0, 1.0, jnp.where(moving, hold(value, init, 1.0), init))
 

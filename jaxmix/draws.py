@@ -133,7 +133,7 @@ def counted_sources(
     Args:
       key, step, num_rows, axis_name: as for `bernoulli_sources`.
       counts: int [K], `>= 0`, with the sum B, the rows of the global batch. Traced counts can't be
-        checked: rows beyond their sum get the source -1.
+        checked: rows beyond their sum get the source -1 (`select_rows` takes the last source there).
 
     Returns:
       int32 [num_rows], the source of each row in [0, K).
@@ -199,10 +199,10 @@ def _span(num_rows: int, axis_name: AxisName | None, group_size: int) -> tuple[A
         num_rows % group_size == 0, "group_size", f"a divisor of num_rows = {num_rows}", group_size
     )
     groups = num_rows // group_size
-    if axis_name is None:
-        return jnp.uint32(0), groups, groups
-    total = groups * jax.lax.axis_size(axis_name)
+    total = groups * (1 if axis_name is None else jax.lax.axis_size(axis_name))
     need(total < 2**31, "the global batch", "below 2^31 rows", total)
+    if axis_name is None:
+        return jnp.uint32(0), groups, total
     first = jax.lax.axis_index(axis_name).astype(jnp.uint32) * jnp.uint32(groups)
     return first, groups, total
 

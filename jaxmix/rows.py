@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxmix._checks import check_alike, need
+from jaxmix._checks import check_alike, is_concrete, need
 from jaxmix._types import Array, ArrayLike, AxisName, PRNGKey, PyTree, ScalarOrSchedule
 from jaxmix.draws import bernoulli_sources, uniform_rows
 from jaxmix.weights import weights_at
@@ -138,12 +138,23 @@ class RowPool:
 
     def take(self, source: Array, index: Array | np.ndarray) -> PyTree:
         """The rows `index` of the buffers `source`, int [B] both; past its end one starts anew."""
+        for name, given in (("source", source), ("index", index)):
+            whole = hasattr(given, "dtype") and jnp.issubdtype(given.dtype, jnp.integer)
+            need(whole, name, "an array of integers", given, TypeError)
+            need(given.ndim == 1, name, "of rank 1", given.shape)
+        need(index.shape == source.shape, "index", f"of shape {source.shape}", index.shape)
         lengths = np.asarray(self.lengths, np.int32)
         starts = jnp.asarray(np.cumsum(lengths) - lengths)
         if isinstance(index, np.ndarray):  # a plan's int64 index would not survive as int32
-            index = (index % lengths[np.asarray(source)]).astype(np.int32)
-        inside = jnp.asarray(index) % jnp.asarray(lengths)[source]
-        position = starts[source] + inside
+            if is_concrete(source):
+                index = index % lengths[np.asarray(source)]
+            small = index.size == 0 or (index.min() >= 0 and index.max() < 2**31)
+            need(bool(small), "index", "in [0, 2^31) beside a traced source", index)
+            index = index.astype(np.int32)
+        places = jnp.asarray(index)
+        places = places.astype(jnp.int32) if places.dtype.itemsize < 4 else places
+        inside = places % jnp.asarray(lengths).astype(places.dtype)[source]
+        position = starts[source] + inside.astype(jnp.int32)
         return jax.tree.map(lambda leaf: jnp.take(leaf, position, axis=0, mode="clip"), self.rows)
 
     def tree_flatten(self) -> tuple[tuple[PyTree], tuple[int, ...]]:
@@ -187,6 +198,7 @@ def draw_rows(
       >>> jaxmix.draw_rows(jax.random.key(0), 3, 0.5, pool, num_rows=16).rows.shape
       (16, 2)
     """
+    need(isinstance(pool, RowPool), "pool", "a RowPool", type(pool), TypeError)
     simplex = weights_at(step, weights, num_sources=len(pool.lengths))
     source = draw(key, step, simplex, num_rows, axis_name=axis_name, group_size=group_size)
     lengths = jnp.asarray(np.asarray(pool.lengths, np.int32))[source]

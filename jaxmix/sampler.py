@@ -1,6 +1,7 @@
 """MixtureSampler: one example at a time on the host, by the same draws as on the device."""
 
 import functools
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -33,8 +34,8 @@ class MixtureSampler:
     `sampler[t]` the t-th pair, at once.
 
     Raises:
-      ValueError, TypeError: an empty X or Y; a gamma outside [0, 1]; no `num_steps` where it is
-        needed, or more than the sequence has. IndexError: t outside the range.
+      ValueError, TypeError: an empty X or Y; a known gamma outside [0, 1]; no `num_steps` where it
+        is needed, or more than the sequence has. IndexError: t outside the range.
 
     Example:
       >>> import jaxmix
@@ -59,20 +60,22 @@ class MixtureSampler:
             gammas = np.asarray(schedule, np.float32)
             inside = bool(np.all((gammas >= 0.0) & (gammas <= 1.0)))
             need(inside, "schedule", "in [0, 1] at every step", schedule)
-            num_steps = gammas.size if num_steps is None else num_steps
+            num_steps = (
+                gammas.size if num_steps is None else whole_number("num_steps", num_steps, 0)
+            )
             need(num_steps <= gammas.size, "num_steps", f"at most {gammas.size}", num_steps)
             schedule = table_schedule(gammas) if gammas.size else 0.0
         self._sources = (X, Y)
         self._num_steps = whole_number("num_steps", num_steps, 0)
-        draw = functools.partial(_draw, jax.random.key(seed), schedule, (len(X), len(Y)))
-        self._draw_block = jax.jit(jax.vmap(draw))
+        self._draw = functools.partial(_draw, seed, schedule, (len(X), len(Y)))
+        self._draw_block = jax.jit(jax.vmap(self._draw))
         self._block: tuple[int, np.ndarray, np.ndarray] = (-1, np.zeros(0), np.zeros(0))
 
     def __len__(self) -> int:
         return self._num_steps
 
     def __getitem__(self, t: int) -> tuple[int, Any]:
-        t = range(self._num_steps)[t]
+        t = range(self._num_steps)[operator.index(t)]
         number, place = divmod(t, BLOCK)
         block = self._block  # read once, so that threads may share the sampler
         if block[0] != number:
@@ -80,14 +83,21 @@ class MixtureSampler:
             self._block = block = (number, np.asarray(source), np.asarray(index))
         return t, self._sources[block[1][place]][int(block[2][place])]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_draw_block"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _draw_block=jax.jit(jax.vmap(state["_draw"])))
+
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         return (self[t] for t in range(self._num_steps))
 
 
 def _draw(
-    key: Array, schedule: ScalarOrSchedule, lengths: tuple[int, int], step: Array
+    seed: int, schedule: ScalarOrSchedule, lengths: tuple[int, int], step: Array
 ) -> tuple[Array, Array]:
     """The source and the row of one step."""
+    key = jax.random.key(seed)
     source = bernoulli_sources(key, step, weights_at(step, schedule, num_sources=2), 1)
     index = uniform_rows(key, step, jnp.asarray(lengths)[source])
     return source[0], index[0]

@@ -57,6 +57,8 @@ def assert_same_everywhere(
 
 def _compare(name: str, step: int, want: PyTree, got: PyTree) -> None:
     leaves, structure = jax.tree.flatten_with_path(want)
+    ranks = [np.ndim(leaf) for _, leaf in leaves]
+    need(min(ranks, default=0) > 0, "what fn returns", "a tree of arrays, rows first", ranks)
     if jax.tree.structure(got) != structure:
         raise AssertionError(f"{name}, step {step}: {jax.tree.structure(got)}, eager {structure}")
     for (path, a), b in zip(leaves, jax.tree.leaves(got), strict=True):

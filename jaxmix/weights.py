@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmix._checks import is_concrete, need
-from jaxmix._exact import normalised
+from jaxmix._exact import hold, normalised
 from jaxmix._step import call_schedule
 from jaxmix._types import Array, ArrayLike, ScalarOrSchedule
 
@@ -40,6 +40,7 @@ def weights_at(step: ArrayLike, weights: ScalarOrSchedule, num_sources: int | No
       >>> [round(float(w), 2) for w in jaxmix.weights_at(0, [0.5, 0.3, 0.2])]
       [0.5, 0.3, 0.2]
     """
+    need(np.ndim(step) == 0, "step", "a scalar (vmap over many)", np.shape(step))
     if callable(weights):
         raw, slack, label = call_schedule(weights, step), TOLERANCE, "a schedule's weights"
     else:
@@ -47,7 +48,7 @@ def weights_at(step: ArrayLike, weights: ScalarOrSchedule, num_sources: int | No
     if is_concrete(raw):
         check_simplex(label, np.asarray(raw), slack)
     if raw.ndim == 0:
-        gamma = jnp.clip(jnp.asarray(raw, jnp.float32), 0.0, 1.0)
+        gamma = hold(jnp.asarray(raw, jnp.float32), 0.0, 1.0)
         simplex = jnp.stack([gamma, 1.0 - gamma])
     else:
         need(raw.ndim == 1 and raw.size > 0, label, "a number or an array [K]", raw.shape)
@@ -77,6 +78,8 @@ def check_simplex(label: str, values: np.ndarray, slack: float = 0.0) -> None:
 
 def _given(weights: Any) -> Array | np.ndarray:
     """A number, a sequence or an array as an array of floats; anything else raises TypeError."""
+    if isinstance(weights, list | tuple) and any(isinstance(w, jax.Array) for w in weights):
+        weights = jnp.stack([jnp.asarray(weight, jnp.float32) for weight in weights])
     array = weights if isinstance(weights, jax.Array) else np.asarray(weights)
     ok = np.issubdtype(array.dtype, np.integer) or jnp.issubdtype(array.dtype, jnp.floating)
     need(ok, "weights", "a number, an array [K] or a schedule", weights, TypeError)

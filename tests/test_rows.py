@@ -113,6 +113,23 @@ def test_a_pool_gives_the_row_asked_for_and_starts_anew_past_its_end():
     assert pool.take(source, far)["id"].tolist() == want
 
 
+def test_a_pool_refuses_what_is_no_source_or_index():
+    pool = jaxmix.RowPool(jnp.arange(300), jnp.arange(7))
+    known = np.array([0, 1])
+    for source, index, error, message in [
+        (known > 0, known, TypeError, "source must be an array of integers"),
+        (known, known[:1], ValueError, r"index must be of shape \(2,\), got \(1,\)"),
+        ([0, 1], known, TypeError, "source must be an array of integers"),
+    ]:
+        with pytest.raises(error, match=message):
+            pool.take(source, index)
+    take = jax.jit(lambda source: pool.take(source, np.array([5, 8])))
+    assert take(jnp.asarray(known)).tolist() == [5, 1]
+    assert pool.take(known, jnp.array([2**32 - 1, 8], jnp.uint32)).tolist() == [195, 1]
+    with pytest.raises(TypeError, match="pool must be a RowPool"):
+        jaxmix.draw_rows(KEY, 0, 0.5, (1, 2), 4)
+
+
 def test_a_pool_moves_only_the_rows_taken():
     pool = jaxmix.RowPool(*(jnp.zeros((1000, 16)) for _ in range(35)))
     take = jax.jit(lambda p, s, i: p.take(s, i))

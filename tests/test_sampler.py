@@ -1,6 +1,7 @@
 """MixtureSampler: the one-example-at-a-time iterator."""
 
 import collections
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +49,13 @@ def test_another_seed_gives_other_examples_and_the_same_seed_the_same():
         return list(jaxmix.MixtureSampler(X, Y, 0.5, num_steps=100, seed=seed))
 
     assert run(3) == run(3) != run(4)
+
+
+def test_it_travels_by_pickle():
+    sampler = jaxmix.MixtureSampler(X, Y, 0.5, num_steps=20)
+    assert list(pickle.loads(pickle.dumps(sampler))) == list(sampler)
+    with pytest.raises(TypeError):
+        sampler[1:3]
 
 
 def test_bad_input_is_refused_by_name():

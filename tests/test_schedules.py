@@ -291,7 +291,7 @@ CASES = {
             0.1 + 0.6 * cosine(share(t, 0, 1000))[:, None],
             temperature(t, EIGHT, lambda t: 1 + 2 * cosine(share(t, 0, 800))),
         ),
-        16,
+        28,
     ),
     "token_share": Case(
         token_share_schedule(cosine_schedule(0.9, 0.0, 1000), [300.0, 70.0]),

@@ -1,5 +1,7 @@
 """Weights: a number, an array or a schedule made float32 [K] on the simplex."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,6 +62,37 @@ def test_weights_have_the_same_bits_eager_jitted_mapped_and_scanned(count):
 def test_optax_schedules_are_safe_with_every_kind_of_step(step):
     late = optax.linear_schedule(0.0, 1.0, 10, transition_begin=5)  # a bare uint32 step gives 1.0
     assert jaxmix.weights_at(step, late).tolist() == [0.0, 1.0]
+
+
+def test_a_callable_that_changes_is_read_anew_and_need_not_be_hashable():
+    @dataclasses.dataclass
+    class Gamma:
+        value: float
+
+        def __call__(self, step):
+            return jnp.float32(self.value)
+
+    gamma = Gamma(0.25)
+    assert jaxmix.weights_at(0, gamma).tolist() == [0.25, 0.75]
+    gamma.value = 0.5
+    assert jaxmix.weights_at(0, gamma).tolist() == [0.5, 0.5]
+    at = jax.jit(lambda value: jaxmix.weights_at(0, Gamma(value)))
+    assert at(0.75).tolist() == [0.75, 0.25]
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
+def test_the_derivative_in_gamma_is_whole_at_its_ends_too(gamma):
+    slope = jax.grad(lambda g: jaxmix.weights_at(0, g)[0])(gamma)
+    assert float(slope) == 1.0
+    assert jax.jit(lambda g: jaxmix.weights_at(0, [g, 1.0 - g]))(gamma).tolist() == [
+        gamma,
+        1 - gamma,
+    ]
+
+
+def test_several_steps_at_once_are_no_weights():
+    with pytest.raises(ValueError, match=r"step must be a scalar \(vmap over many\), got \(2,\)"):
+        jaxmix.weights_at(jnp.array([2, 8]), optax.linear_schedule(0.0, 1.0, 10))
 
 
 def test_bad_weights_are_refused_by_name():

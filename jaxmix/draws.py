@@ -133,7 +133,7 @@ def counted_sources(
     Args:
       key, step, num_rows, axis_name: as for `bernoulli_sources`.
       counts: int [K], `>= 0`, with the sum B, the rows of the global batch. Traced counts can't be
-        checked: rows beyond their sum get the source -1 (`select_rows` takes the last source there).
+        checked: rows beyond their sum get the source -1, where `select_rows` takes the last one.
 
     Returns:
       int32 [num_rows], the source of each row in [0, K).

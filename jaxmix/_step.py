@@ -43,10 +43,11 @@ def as_whole_step(step: ArrayLike) -> Array:
 
 
 def call_schedule(schedule: Schedule, step: ArrayLike) -> Array:
-    """`schedule(step)` as float32, the same bits eager and inside any jit, vmap or scan.
+    """`schedule(step)` as float32, isolated so that its bits rarely depend on what surrounds it.
 
-    The schedule runs as a compiled function of its own between two barriers, so XLA cannot fuse it
-    with what surrounds it: a value that is one ulp off would be another row now and then. Functions
+    The schedule runs as a compiled function of its own between two barriers, since a value that is
+    one rounding off would be another row now and then. XLA may still drop the barriers: jaxmix's
+    schedules keep their bits, another one may be off by a rounding in some contexts. Functions
     are compiled once, so they must be pure; any other callable (a module, an object with
     attributes) is traced anew at each call, since it may have changed.
     """

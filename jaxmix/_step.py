@@ -1,13 +1,15 @@
 """A step made safe to use, and the only place where a schedule is called."""
 
+import functools
 import types
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmix._checks import is_concrete, need
+from jaxmix._checks import need
 from jaxmix._types import Array, ArrayLike, Schedule
 
 MAX_STEP = 2**31 - 1
@@ -18,14 +20,14 @@ def as_step(step: ArrayLike) -> Array:
 
     Takes an int, a NumPy or JAX scalar, or an array of steps, of any integer or float dtype.
     Unsigned steps (`flax.nnx.Optimizer.step` is uint32) would wrap inside optax's schedules, so
-    none is let through. Known steps outside [0, 2^31 - 1] raise ValueError; traced ones are
-    clipped to it.
+    none is let through. Python and NumPy steps outside [0, 2^31 - 1] raise ValueError; JAX arrays,
+    which may be traced, are clipped to it.
     """
     array = step if isinstance(step, jax.Array) else np.asarray(step)
     if jnp.issubdtype(array.dtype, jnp.floating):
         return jnp.asarray(array, jnp.float32)
     need(jnp.issubdtype(array.dtype, jnp.integer), "step", "an integer or a float", step, TypeError)
-    if is_concrete(step) and not isinstance(step, jax.Array):
+    if not isinstance(step, jax.Array):
         ok = array.size == 0 or (array.min() >= 0 and array.max() <= MAX_STEP)
         need(bool(ok), "step", f"in [0, {MAX_STEP}]", step)
         return jnp.asarray(array.astype(np.int32))
@@ -52,9 +54,13 @@ def call_schedule(schedule: Schedule, step: ArrayLike) -> Array:
     attributes) is traced anew at each call, since it may have changed.
     """
     need(callable(schedule), "schedule", "callable", schedule, TypeError)
-    if isinstance(schedule, types.FunctionType):
-        return _isolated(schedule, as_step(step))
-    return jax.jit(lambda step: _call(schedule, step))(as_step(step))
+    return _compiled(_call, schedule, as_step(step))
+
+
+def call_schedule_each(schedule: Schedule, steps: ArrayLike) -> Array:
+    """`call_schedule` at each of the steps [T], in one compiled call: [T] or [T, K]."""
+    need(callable(schedule), "schedule", "callable", schedule, TypeError)
+    return _compiled(_call_each, schedule, as_step(steps))
 
 
 def _call(schedule: Schedule, step: Array) -> Array:
@@ -65,4 +71,16 @@ def _call(schedule: Schedule, step: Array) -> Array:
     return jax.lax.optimization_barrier(value.astype(jnp.float32))
 
 
-_isolated = jax.jit(_call, static_argnums=0)
+def _call_each(schedule: Schedule, steps: Array) -> Array:
+    return jax.vmap(functools.partial(call_schedule, schedule))(steps)
+
+
+def _compiled(body: Callable[[Schedule, Array], Array], schedule: Schedule, step: Array) -> Array:
+    if isinstance(schedule, types.FunctionType):
+        return _kept(body, schedule, step)
+    return jax.jit(functools.partial(body, schedule))(step)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _kept(body: Callable[[Schedule, Array], Array], schedule: Schedule, step: Array) -> Array:
+    return body(schedule, step)

@@ -1,17 +1,15 @@
 """Schedules written as tables of values, and any schedule read out as one."""
 
-import functools
 import itertools
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmix._checks import need, real_number, whole_number
 from jaxmix._exact import glide, hold, schedule_of, span, straight
-from jaxmix._step import MAX_STEP, call_schedule
+from jaxmix._step import MAX_STEP, call_schedule_each
 from jaxmix._types import Array, ArrayLike, Schedule
 
 
@@ -112,13 +110,7 @@ def tabulate(schedule: Schedule, num_steps: int) -> Array:
       >>> jaxmix.tabulate(jaxmix.make_schedule(5), 6).tolist()
       [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
     """
-    need(callable(schedule), "schedule", "callable", schedule, TypeError)
-    return _values(schedule, np.arange(whole_number("num_steps", num_steps, 1), dtype=np.int32))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _values(schedule: Schedule, steps: ArrayLike) -> Array:
-    return jax.vmap(lambda step: call_schedule(schedule, step))(steps)
+    return call_schedule_each(schedule, np.arange(whole_number("num_steps", num_steps, 1)))
 
 
 def _finite(name: str, values: Any) -> np.ndarray:

@@ -74,8 +74,10 @@ def test_a_callable_that_changes_is_read_anew_and_need_not_be_hashable():
 
     gamma = Gamma(0.25)
     assert jaxmix.weights_at(0, gamma).tolist() == [0.25, 0.75]
+    assert jaxmix.tabulate(gamma, 2).tolist() == [0.25, 0.25]
     gamma.value = 0.5
     assert jaxmix.weights_at(0, gamma).tolist() == [0.5, 0.5]
+    assert jaxmix.tabulate(gamma, 2).tolist() == [0.5, 0.5]
     at = jax.jit(lambda value: jaxmix.weights_at(0, Gamma(value)))
     assert at(0.75).tolist() == [0.75, 0.25]
 

@@ -55,9 +55,8 @@ def bernoulli_sources(
       [0, 0, 0, 0]
     """
     simplex = weights_at(step, weights)
-    first, groups, _ = _span(num_rows, axis_name, group_size)
+    rows, _ = _global_rows(num_rows, axis_name, group_size)
     step_key = _step_key(key, step)
-    rows = first + jnp.arange(groups, dtype=jnp.uint32)
     if simplex.shape[0] == 2:
         words = jax.random.key_data(step_key)
         row_words = jnp.stack([jnp.broadcast_to(words[0], rows.shape), words[1] + rows], axis=1)
@@ -86,8 +85,8 @@ def systematic_sources(
     Systematic sampling: with B rows in all (or groups of rows), one random offset u a step and
     C_k = B (w_0 + ... + w_{k-1}), source k holds the slots i of 0 .. B - 1 with
     C_k <= i + u < C_{k+1}. Its number of rows has expectation exactly B w_k. Row i of the batch
-    takes slot (a i + r) mod B, with `a` from `slot_multiplier` and a random r, which spreads the
-    rows of a source evenly over the batch and over its shards. No random number a row.
+    takes slot (a i + r) mod B, with a fixed `a` near B / golden ratio and a random r, which spreads
+    the rows of a source evenly over the batch and its shards. No random number a row.
 
     Args:
       key, step, weights, num_rows, axis_name, group_size: as for `bernoulli_sources`.
@@ -107,12 +106,12 @@ def systematic_sources(
     Source: Madow (1949), On the theory of systematic sampling, II.
     """
     simplex = weights_at(step, weights)
-    first, groups, total = _span(num_rows, axis_name, group_size)
+    rows, total = _global_rows(num_rows, axis_name, group_size)
     words = jax.random.key_data(_step_key(key, step))
     below, whole = _cuts(simplex)
     high, low = _wide_product(below, total)
     cuts = jnp.where(whole, jnp.uint32(total), high + (words[0] < low).astype(jnp.uint32))
-    slots = _slots(first, groups, total, words[1])
+    slots = _slots(rows, total, words[1])
     return _spread(_interval(slots, cuts), group_size)
 
 
@@ -148,7 +147,7 @@ def counted_sources(
       >>> np.bincount(source, minlength=3).tolist()
       [5, 0, 3]
     """
-    first, groups, total = _span(num_rows, axis_name, 1)
+    rows, total = _global_rows(num_rows, axis_name)
     array = counts if isinstance(counts, jax.Array) else np.asarray(counts)
     need(jnp.issubdtype(array.dtype, jnp.integer), "counts", "integers", array.dtype, TypeError)
     need(array.ndim == 1 and array.size > 0, "counts", "an array [K]", array.shape)
@@ -157,7 +156,7 @@ def counted_sources(
         need(min(known) >= 0 and sum(known) == total, "counts", f">= 0 with the sum {total}", known)
     words = jax.random.key_data(_step_key(key, step))
     ends = jnp.cumsum(jnp.asarray(array).astype(jnp.uint32), dtype=jnp.uint32)
-    slots = _slots(first, groups, total, words[1])
+    slots = _slots(rows, total, words[1])
     return jnp.where(slots < ends[-1], _interval(slots, ends[:-1]), -1)
 
 
@@ -184,27 +183,27 @@ def uniform_rows(
       >>> index[:2].tolist(), bool(index[2] < 100)
       ([0, 0], True)
     """
-    first, groups, _ = _span(lengths.shape[0], axis_name, 1)
+    rows, _ = _global_rows(lengths.shape[0], axis_name)
     index_key = jax.random.fold_in(_step_key(key, step), 1)
-    rows = first + jnp.arange(groups, dtype=jnp.uint32)
     high, _ = _wide_product(_row_bits(index_key, rows), lengths.astype(jnp.uint32))
     return high.astype(jnp.int32)
 
 
-def _span(num_rows: int, axis_name: AxisName | None, group_size: int) -> tuple[Array, int, int]:
-    """This shard's first group of rows (traced), its number of groups, and that of all shards."""
+def _global_rows(
+    num_rows: int, axis_name: AxisName | None, group_size: int = 1
+) -> tuple[Array, int]:
+    """The global numbers of this shard's rows, or groups of rows, uint32, and how many all have."""
     num_rows = whole_number("num_rows", num_rows, 1)
     group_size = whole_number("group_size", group_size, 1)
-    need(
-        num_rows % group_size == 0, "group_size", f"a divisor of num_rows = {num_rows}", group_size
-    )
+    even = num_rows % group_size == 0
+    need(even, "group_size", f"a divisor of num_rows = {num_rows}", group_size)
     groups = num_rows // group_size
     total = groups * (1 if axis_name is None else jax.lax.axis_size(axis_name))
     need(total < 2**31, "the global batch", "below 2^31 rows", total)
-    if axis_name is None:
-        return jnp.uint32(0), groups, total
-    first = jax.lax.axis_index(axis_name).astype(jnp.uint32) * jnp.uint32(groups)
-    return first, groups, total
+    rows = jnp.arange(groups, dtype=jnp.uint32)
+    if axis_name is not None:
+        rows += jax.lax.axis_index(axis_name).astype(jnp.uint32) * jnp.uint32(groups)
+    return rows, total
 
 
 def _step_key(key: PRNGKey, step: ArrayLike) -> Array:
@@ -227,8 +226,7 @@ def _row_bits(key: Array, rows: Array) -> Array:
 
 
 def _cuts(simplex: Array) -> tuple[Array, Array]:
-    """The summed weights below sources 1 .. K - 1 in units of 2^-32, and which of them are all of
-    1.
+    """The summed weights below sources 1 .. K - 1 in units of 2^-32, and which of them are 1.
 
     In integers, so that no sum rounds: a weight of 0 has no unit, any other at least one, and the
     largest takes what the others leave of 2^32. A sum of 2^32 would wrap to 0, hence the flags.
@@ -255,9 +253,8 @@ def _wide_product(factor: Array, other: Array | int) -> tuple[Array, Array]:
     return high, factor * other
 
 
-def _slots(first: Array, count: int, total: int, word: Array) -> Array:
-    """The slot (a i + r) mod total of the rows first .. first + count - 1, uint32."""
-    rows = first + jnp.arange(count, dtype=jnp.uint32)
+def _slots(rows: Array, total: int, word: Array) -> Array:
+    """The slot (a i + r) mod total of each global row i, uint32."""
     multiplier, bits = slot_multiplier(total), total.bit_length()
     width = bits if bits <= 16 else 32 - bits  # as many bits of the row as a product can hold
     slots = jnp.broadcast_to(word % jnp.uint32(total), rows.shape)

@@ -37,7 +37,7 @@ def select_rows(source: Array, *batches: PyTree) -> PyTree:
 
     Raises:
       ValueError, TypeError: at trace time, naming the leaf and the source, where the batches
-      differ.
+        differ.
 
     Example:
       >>> import jax.numpy as jnp, jaxmix
@@ -76,7 +76,7 @@ def mix_rows(
       key: the root key, the same at every step; step and global row are folded in.
       step: the optimizer step, a scalar int of any dtype; may be traced.
       weights: gamma, the share of the first batch of two; an array [K]; or a schedule returning
-      either.
+        either.
       *batches: K trees of equal structure, shapes [B, ...] and dtypes; B is the local size inside
         `pmap` or `shard_map`.
       draw: `bernoulli_sources`, `systematic_sources` or a function of the same signature (static).
@@ -214,11 +214,9 @@ def _num_rows(name: str, batch: PyTree) -> int:
 
 
 def _beside(source: Array, leaf: Array) -> Array:
-    """`source` with trailing axes of size 1 to meet the leaf, and split over devices as its rows
-    are.
+    """`source` with trailing axes of size 1 to meet the leaf, split over devices as its rows are.
 
-    On a mesh with explicit axes a replicated operand is refused beside a sharded one of the same
-    rank.
+    A mesh with explicit axes refuses a replicated operand beside a sharded one of the same rank.
     """
     sharding = jax.typeof(leaf).sharding
     if AxisType.Explicit in sharding.mesh.axis_types:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmix._checks import need, whole_number
+from jaxmix._step import MAX_STEP
 from jaxmix._types import Array, ScalarOrSchedule
 from jaxmix.draws import bernoulli_sources, uniform_rows
 from jaxmix.tables import table_schedule
@@ -53,6 +54,7 @@ class MixtureSampler:
         num_steps: int | None = None,
         seed: int = 0,
     ):
+        most = MAX_STEP + 1
         for name, source in (("X", X), ("Y", Y)):
             need(len(source) > 0, name, "a sequence of at least one example", "an empty one")
         need(max(len(X), len(Y)) < 2**31, "X and Y", "below 2^31 examples", (len(X), len(Y)))
@@ -60,13 +62,12 @@ class MixtureSampler:
             gammas = np.asarray(schedule, np.float32)
             inside = bool(np.all((gammas >= 0.0) & (gammas <= 1.0)))
             need(inside, "schedule", "in [0, 1] at every step", schedule)
-            num_steps = (
-                gammas.size if num_steps is None else whole_number("num_steps", num_steps, 0)
-            )
-            need(num_steps <= gammas.size, "num_steps", f"at most {gammas.size}", num_steps)
+            most = gammas.size
+            num_steps = most if num_steps is None else num_steps
             schedule = table_schedule(gammas) if gammas.size else 0.0
         self._sources = (X, Y)
         self._num_steps = whole_number("num_steps", num_steps, 0)
+        need(self._num_steps <= most, "num_steps", f"at most {most}", num_steps)
         self._draw = functools.partial(_draw, seed, schedule, (len(X), len(Y)))
         self._draw_block = jax.jit(jax.vmap(self._draw))
         self._block: tuple[int, np.ndarray, np.ndarray] = (-1, np.zeros(0), np.zeros(0))

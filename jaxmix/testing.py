@@ -25,8 +25,8 @@ def assert_same_everywhere(
     """Assert that `fn` gives the same rows, bit for bit, however it is compiled and sharded.
 
     Compares eager, jit, vmap over steps, scan over steps, jit on sharded batches, `shard_map` over
-    one and two axes (meshes with Auto and with Explicit axes) and `pmap`, on 1, 2, 4, ... devices,
-    as far as they divide the rows.
+    one axis and, from 4 devices, two (meshes with Auto and with Explicit axes) and `pmap`, on 1, 2,
+    4, ... devices, as far as they divide the rows.
 
     Args:
       fn: `fn(step, *batches, axis_name=None) -> tree` whose leaves have the rows first. With an
@@ -37,8 +37,8 @@ def assert_same_everywhere(
 
     Raises:
       AssertionError: naming how the function was run, the step, the leaf and the first row that
-      differs.
-      ValueError: no batches, or no steps.
+        differs.
+      ValueError: no batches, no steps, or an `fn` that returns no arrays with rows.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmix

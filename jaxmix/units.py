@@ -1,7 +1,7 @@
 """The weights of a block of steps in whole units: where the host asks a schedule for its values."""
 
 import functools
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -11,16 +11,13 @@ from jaxmix._checks import is_concrete, need
 from jaxmix._step import call_schedule
 from jaxmix._types import Array, ArrayLike, ScalarOrSchedule, Schedule
 from jaxmix.counts import MAX_STEPS, to_units
-from jaxmix.weights import TOLERANCE, check_simplex
+from jaxmix.weights import TOLERANCE, check_simplex, numbers_of
 
 
 def constant_units(weights: ScalarOrSchedule) -> np.ndarray:
     """A number or an array [K] as int64 units [1, K], taken as float64."""
     need(is_concrete(weights), "weights", "known on the host, not traced", weights, TypeError)
-    array: Any = np.asarray(weights)
-    ok = np.issubdtype(array.dtype, np.integer) or jnp.issubdtype(array.dtype, jnp.floating)
-    need(ok, "weights", "a number, an array [K] or a schedule", weights, TypeError)
-    array = array.astype(np.float64)
+    array = np.asarray(numbers_of(weights)).astype(np.float64)
     check_simplex("weights", array)
     return to_units(_on_simplex(array[None]))
 

@@ -44,7 +44,7 @@ def weights_at(step: ArrayLike, weights: ScalarOrSchedule, num_sources: int | No
     if callable(weights):
         raw, slack, label = call_schedule(weights, step), TOLERANCE, "a schedule's weights"
     else:
-        raw, slack, label = _given(weights), 0.0, "weights"
+        raw, slack, label = numbers_of(weights), 0.0, "weights"
     if is_concrete(raw):
         check_simplex(label, np.asarray(raw), slack)
     if raw.ndim == 0:
@@ -76,7 +76,7 @@ def check_simplex(label: str, values: np.ndarray, slack: float = 0.0) -> None:
         need(abs(total - 1.0) <= TOLERANCE, label, f"of sum 1 (within {TOLERANCE:g})", total)
 
 
-def _given(weights: Any) -> Array | np.ndarray:
+def numbers_of(weights: Any) -> Array | np.ndarray:
     """A number, a sequence or an array as an array of floats; anything else raises TypeError."""
     if isinstance(weights, list | tuple) and any(isinstance(w, jax.Array) for w in weights):
         weights = jnp.stack([jnp.asarray(weight, jnp.float32) for weight in weights])

@@ -1,8 +1,8 @@
 """What a skipped loss costs: train steps with mix_loss_fns while gamma is 0, 1 and between.
 
 Each case is a whole jitted train step (AdamW) of an MLP, timed in turn with the step of the single
-loss that gamma selects, and with both losses evaluated and added (they share a forward pass, which
-XLA then works out once). Prints the ratio to the single
+loss that gamma selects, with a plain `lax.cond` for each loss, and with both losses evaluated and
+added (they share a forward pass, which XLA then works out once). Prints the ratio to the single
 loss, the median over rounds and the middle 80 %; "again" is the single loss once more, the noise.
 
     python benchmarks/losses.py
@@ -45,6 +45,15 @@ def plain_sum(step, *args):
     return gamma * squared(*args) + (1.0 - gamma) * cross_entropy(*args)
 
 
+def plain_cond(step, *args):
+    """What `mix_loss_fns` would be without a gradient of its own."""
+    gamma = gamma_of(step)
+    total = jnp.float32(0.0)
+    for share, loss in ((gamma, squared), (1.0 - gamma, cross_entropy)):
+        total += jax.lax.cond(share != 0, lambda s, f=loss: s * f(*args), lambda s: 0.0 * s, share)
+    return total
+
+
 def gamma_of(step):
     """1 at step 0, a half at step 1, 0 at step 2."""
     return 1.0 - 0.5 * step.astype(jnp.float32)
@@ -53,6 +62,7 @@ def gamma_of(step):
 LOSSES = {
     "again": None,
     "mix_loss_fns": jaxmix.mix_loss_fns(gamma_of, squared, cross_entropy),
+    "a plain cond each": plain_cond,
     "both evaluated": plain_sum,
 }
 

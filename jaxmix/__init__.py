@@ -29,6 +29,9 @@ from jaxmix.feed import PlanSelectionMap, PlanSource, plan_batches
 from jaxmix.losses import SourceSums, interpolate, mix_loss_fns, source_sums
 from jaxmix.metrics import MixMetrics
 from jaxmix.plan import MixPlan, PlannedRows
+from jaxmix.plots import plot_schedules
+from jaxmix.preview import Preview, preview
+from jaxmix.processes import check_same_plan, local_part
 from jaxmix.rows import MixedBatch, RowPool, draw_rows, mix_rows, select_rows
 from jaxmix.sampler import MixtureSampler
 from jaxmix.schedules import (
@@ -52,11 +55,13 @@ __all__ = [
     "PlanSelectionMap",
     "PlanSource",
     "PlannedRows",
+    "Preview",
     "RowPool",
     "SourceSums",
     "annealing_report",
     "bernoulli_sources",
     "check_annealing",
+    "check_same_plan",
     "check_weights",
     "clip_schedule",
     "competence_schedule",
@@ -69,6 +74,7 @@ __all__ = [
     "exponential_schedule",
     "interpolate",
     "inverse_sigmoid_schedule",
+    "local_part",
     "make_schedule",
     "mix_log_probs",
     "mix_logits",
@@ -76,6 +82,8 @@ __all__ = [
     "mix_rows",
     "nest_schedules",
     "plan_batches",
+    "plot_schedules",
+    "preview",
     "rescale_steps",
     "select_rows",
     "sigmoid_schedule",

@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -44,6 +45,21 @@ def real_number(
         needed = f"in {'(' if open_low else '['}{low:g}, {high:g}{')' if math.isinf(high) else ']'}"
     need(inside and math.isfinite(number), name, needed, number)
     return number
+
+
+def source_names(names: Sequence[str] | None, num_sources: int) -> list[str]:
+    """The names of the sources; "0", "1", ... if not given."""
+    labels = list(map(str, range(num_sources) if names is None else names))
+    fine = len(set(labels)) == len(labels) == num_sources
+    need(fine, "names", f"{num_sources} different names", labels)
+    return labels
+
+
+def source_lengths(lengths: Sequence[int], num_sources: int, minimum: int = 1) -> list[int]:
+    """The rows in one epoch of each source, as ints."""
+    sizes = [whole_number("a length", size, minimum) for size in lengths]
+    need(len(sizes) == num_sources, "lengths", f"{num_sources} numbers, one a source", sizes)
+    return sizes
 
 
 def leaf_name(path: tuple[Any, ...]) -> str:

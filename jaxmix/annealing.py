@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from jaxmix._checks import need, real_number
+from jaxmix._html import html_table
 from jaxmix._types import Schedule
 from jaxmix.tables import tabulate
 
@@ -31,6 +32,9 @@ class AnnealingReport:
     interior: bool
     max_increment: float
     max_increment_step: int
+
+    def _repr_html_(self) -> str:
+        return html_table("AnnealingReport", [], dataclasses.asdict(self).items())
 
 
 def annealing_report(schedule: Schedule, num_steps: int) -> AnnealingReport:
@@ -98,6 +102,18 @@ def check_annealing(
       ValueError: schedule at step 11 must be strictly above the step before (0.9), got 0.9
     """
     gamma = _values(schedule, num_steps)
+    check_gamma("schedule", gamma, 0, max_increment, strict, interior)
+
+
+def check_gamma(
+    name: str,
+    gamma: np.ndarray,
+    first_step: int,
+    max_increment: float | None = None,
+    strict: bool = True,
+    interior: bool = True,
+) -> None:
+    """`check_annealing` of values [T] that are known, those from `first_step` on."""
     moves = np.diff(gamma)
     changes = moves[moves != 0]
     side, sign = ("below", -1) if changes.size and changes[0] < 0 else ("above", 1)
@@ -110,12 +126,12 @@ def check_annealing(
         rounding = 2 * np.spacing(np.float32(np.abs(gamma).max()))
         rules[f"within {max_increment} of the step before ({{}})"] = np.abs(moves) <= eps + rounding
     # Rules about a step and the one before it start at step 1.
-    first = {rule: _first_false(ok) + num_steps - len(ok) for rule, ok in rules.items()}
-    rule = min(first, key=lambda name: first[name])
-    step = first[rule]
-    if step < num_steps:
-        before = _shown(gamma[step - 1])
-        need(False, f"schedule at step {step}", rule.format(before), _shown(gamma[step]))
+    first = {rule: _first_false(ok) + len(gamma) - len(ok) for rule, ok in rules.items()}
+    rule = min(first, key=lambda rule: first[rule])
+    line = first[rule]
+    if line < len(gamma):
+        before = _shown(gamma[line - 1])
+        need(False, f"{name} at step {first_step + line}", rule.format(before), _shown(gamma[line]))
 
 
 _DIRECTIONS = {

@@ -67,8 +67,7 @@ class Blocks:
         block = self._last  # read once: threads may share a plan
         line = step - block.first
         if step < self.first_step or not 0 <= line < len(block.turns):
-            ok = self.first_step <= step <= MAX_STEP
-            need(ok, "step", f"in [{self.first_step}, {MAX_STEP}]", step)
+            self._check(step)
             self._last = block = self.block(step // MAX_STEPS)
             line = step - block.first
             if line >= len(block.turns) and callable(self._weights):
@@ -114,6 +113,16 @@ class Blocks:
             self._known_units = known = (first, schedule_units(self._weights, first))
         return known[1]
 
+    def units_at(self, step: int) -> np.ndarray:
+        """The units [K] of a step, whatever came before it."""
+        step = whole_number("step", step, 0)
+        self._check(step)
+        first = max(step - step % MAX_STEPS, self._origin)
+        units = self.units(first)
+        if step - first >= len(units) and callable(self._weights):
+            refuse(self._weights, first + len(units))
+        return units[step - first]
+
     def with_known_counts(self, num_steps: int) -> "Blocks":
         """The same blocks with the counts of all steps below `num_steps` in a table."""
         known = self._origin + len(self._known_counts)
@@ -132,6 +141,10 @@ class Blocks:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.RLock())
+
+    def _check(self, step: int) -> None:
+        ok = self.first_step <= step <= MAX_STEP
+        need(ok, "step", f"in [{self.first_step}, {MAX_STEP}]", step)
 
     def _new_block(self, number: int) -> Block:
         first, mark = max(number * MAX_STEPS, self._origin), self.mark(number)

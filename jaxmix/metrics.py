@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmix._checks import is_concrete, need, whole_number
+from jaxmix._checks import is_concrete, need, source_lengths, source_names, whole_number
 from jaxmix._types import Array, ArrayLike, AxisName
 from jaxmix.rows import MixedBatch
 
@@ -97,14 +97,12 @@ class MixMetrics:
         """
         need(self.weights.ndim == 1, "the metrics", "of rank 1", self.weights.shape)
         num_sources = self.weights.shape[0]
-        labels = [str(k) for k in range(num_sources)] if names is None else list(names)
-        need(len(set(labels)) == num_sources, "names", f"{num_sources} different names", labels)
+        labels = source_names(names, num_sources)
         weights, rows = self._weights_and_rows()
         shares = rows / rows.sum().clip(1)
         columns: dict[str, Any] = {"weight": weights, "share": shares, "rows": rows}
         if lengths is not None:
-            sizes = [whole_number("a length", size, 1) for size in lengths]
-            need(len(sizes) == num_sources, "lengths", f"of {num_sources} sources", sizes)
+            sizes = source_lengths(lengths, num_sources)
             columns["epochs"] = rows / np.asarray(sizes, shares.dtype)
         report: dict[str, ArrayLike] = {"mix/gamma": weights[0]} if num_sources == 2 else {}
         for column, values in columns.items():

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxmix._checks import need, whole_number
+from jaxmix._checks import need, source_lengths, whole_number
+from jaxmix._html import html_table
 from jaxmix._types import ScalarOrSchedule
 from jaxmix.blocks import Block, Blocks
 from jaxmix.counts import MAX_BATCH_SIZE, MAX_STEPS, ONE
@@ -53,7 +54,8 @@ class MixPlan:
         What each source is owed is carried over, so conservation holds over all the plans
         together. With the same weights and batch size it is the same plan.
 
-    Attributes: `batch_size`, `seed`, `num_sources`, `first_step`.
+    Attributes: `batch_size`, `seed`, `num_sources`, `first_step`; `weights`, the schedule, or the
+    numbers as float64 [K].
 
     Raises:
       ValueError, TypeError: weights off the simplex, those of a schedule when the step is reached;
@@ -90,6 +92,7 @@ class MixPlan:
         known = weights if callable(weights) else constant_units(weights)
         self._blocks = Blocks(known, self.batch_size, self.seed, state)
         self.num_sources, self.first_step = self._blocks.num_sources, self._blocks.first_step
+        self.weights = known if callable(known) else known[0] / ONE
         self._ids = np.arange(self.num_sources, dtype=np.int32)
 
     def __repr__(self) -> str:
@@ -97,6 +100,12 @@ class MixPlan:
             f"MixPlan({self.num_sources} sources, batch_size={self.batch_size}, "
             f"seed={self.seed}, first_step={self.first_step})"
         )
+
+    def _repr_html_(self) -> str:
+        facts = {name: getattr(self, name) for name in ("batch_size", "seed", "first_step")}
+        weights = np.array2string(self.weights_at(self.first_step), precision=4, threshold=16)
+        facts |= {"sources": self.num_sources, f"weights at step {self.first_step}": weights}
+        return html_table("MixPlan", [], facts.items())
 
     def counts(self, step: int) -> np.ndarray:
         """The rows of each source in a step: int64 [K] with the sum B."""
@@ -111,8 +120,7 @@ class MixPlan:
 
     def weights_at(self, step: int) -> np.ndarray:
         """The weights of a step: float64 [K], each a multiple of 2^-52, with the sum exactly 1."""
-        block, line = self._blocks.find(step)
-        return self._blocks.units(block.first)[line] / ONE
+        return self._blocks.units_at(step) / ONE
 
     def rows(self, step: int, part: int = 0, parts: int = 1) -> PlannedRows:
         """The rows of a step, in the order of the batch.
@@ -164,8 +172,7 @@ class MixPlan:
         Such an index is a row of the source's next epoch.
         """
         num_steps = whole_number("num_steps", num_steps, self.first_step)
-        need(len(lengths) == self.num_sources, "lengths", f"{self.num_sources} numbers", lengths)
-        known = [whole_number("a length", length, 0) for length in lengths]
+        known = source_lengths(lengths, self.num_sources, minimum=0)
         limits = np.maximum(known, self.cursors(self.first_step))
         beyond: list[int | None] = [None] * self.num_sources
         for number in range(self.first_step // MAX_STEPS, -(-num_steps // MAX_STEPS)):
@@ -206,6 +213,17 @@ class MixPlan:
             need(part < parts, "part", f"below parts = {parts}", part)
             size //= parts
         return block, line, self._blocks.order.slots(block.turns[line], part * size, size)
+
+    def outline(self, num_steps: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """For a preview: each block of steps below `num_steps` without its counts.
+
+        Its first step, its weights [T, K] and the cursors before it.
+        """
+        for number in range(self.first_step // MAX_STEPS, -(-num_steps // MAX_STEPS)):
+            first = max(number * MAX_STEPS, self.first_step)
+            inside = first == self.first_step
+            cursors = self.cursors(first) if inside else self._blocks.mark(number).cursors
+            yield first, self._blocks.units(first)[: num_steps - first] / ONE, cursors
 
     def _tables(self, start: int, stop: int) -> Iterator[np.ndarray]:
         """The counts of the steps start .. stop - 1 in int32, a block at a time."""

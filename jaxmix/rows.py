@@ -21,6 +21,11 @@ class MixedBatch(NamedTuple):
     source: Array
     weights: Array
 
+    def __repr__(self) -> str:
+        """Dtypes and shapes; the numbers stay where they are."""
+        shown = [f"{name}={jax.tree.map(_Shown, part)}" for name, part in self._asdict().items()]
+        return f"MixedBatch({', '.join(shown)})"
+
 
 def select_rows(source: Array, *batches: PyTree) -> PyTree:
     """Pick row i of the batch from `batches[source[i]]`.
@@ -204,6 +209,16 @@ def draw_rows(
     lengths = jnp.asarray(np.asarray(pool.lengths, np.int32))[source]
     index = uniform_rows(key, step, lengths, axis_name=axis_name)
     return MixedBatch(pool.take(source, index), source, simplex)
+
+
+class _Shown:
+    """An array as it is shown in a MixedBatch: `float32[8, 3]`."""
+
+    def __init__(self, array: Any):
+        self.text = f"{getattr(array, 'dtype', type(array).__name__)}{list(np.shape(array))}"
+
+    def __repr__(self) -> str:
+        return self.text
 
 
 def _num_rows(name: str, batch: PyTree) -> int:

@@ -1,7 +1,7 @@
 """Schedules written as tables of values, and any schedule read out as one."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,7 +13,9 @@ from jaxmix._step import MAX_STEP, call_schedule_each
 from jaxmix._types import Array, ArrayLike, Schedule
 
 
-def staged_schedule(stages: Mapping[int, ArrayLike], ramp_steps: float = 0) -> Schedule:
+def staged_schedule(
+    stages: Mapping[int, ArrayLike | Sequence[float]], ramp_steps: float = 0
+) -> Schedule:
     """Absolute values by stage: from step s on, `stages[s]`.
 
     The change at s touches no step before s: step s - 1 has the old value to the bit. With
@@ -64,7 +66,9 @@ def staged_schedule(stages: Mapping[int, ArrayLike], ramp_steps: float = 0) -> S
     return schedule_of(body)
 
 
-def table_schedule(values: ArrayLike) -> Schedule:
+def table_schedule(
+    values: ArrayLike | Sequence[float] | Sequence[Sequence[float]],
+) -> Schedule:
     """One value a step, read from a table; steps beyond its end have the last value.
 
     A float step takes the entry of the whole step before it.

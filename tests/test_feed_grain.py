@@ -9,6 +9,7 @@ import pytest
 
 from jaxmix.feed import PlanSelectionMap, PlanSource
 from jaxmix.plan import MixPlan
+from jaxmix.testing import assert_resumes
 
 absl.flags.FLAGS.mark_as_parsed()  # else grain 0.2.18 fails to start worker processes
 
@@ -76,6 +77,14 @@ def test_workers_checkpoints_and_slices_change_no_row(workers, wanted, tmp_path,
     sliced = iter(pipeline(start=7))  # a restart by slicing takes any number of workers
     assert take(sliced, STEPS - 7) == wanted[7:]
     sliced.close()
+
+
+def test_a_pipeline_resumes_anywhere_on_other_parts():
+    def feed(first_step, part, parts):
+        batches = PlanSource(plan(), sources(), STEPS, part, parts)
+        return grain.MapDataset.source(batches)[first_step:].to_iter_dataset(FEW)
+
+    assert_resumes(feed, STEPS)
 
 
 def selected(weights_plan):

@@ -16,11 +16,11 @@ PACKAGE = pathlib.Path(jaxmix.__file__).parent
 
 # A file may import only files that stand before it.
 ORDER = """
-    _types _checks _step _exact
+    _types _checks _html _step _exact
     schedules curricula tables annealing weights sizes combinators checked
     slots draws rows _skipping losses distributions metrics
-    counts units plan_state blocks plan readers feed
-    sampler testing
+    counts units plan_state blocks plan readers feed processes
+    sampler plots preview testing
 """.split()
 
 OPTIONAL = {"grain", "matplotlib", "orbax", "tqdm", "sklearn", "mlxtend", "datasets"}

@@ -193,7 +193,7 @@ def test_metrics_that_do_not_fit_are_refused():
         (lambda: metrics.update(batch([[0]], [0.5, 0.5])), r"mixed.source must be of shape \[B\]"),
         (lambda: metrics.compute(names=["a"]), "names must be 2 different names"),
         (lambda: metrics.compute(names=["a", "a"]), "names must be 2 different names"),
-        (lambda: metrics.compute(lengths=[3]), "lengths must be of 2 sources"),
+        (lambda: metrics.compute(lengths=[3]), "lengths must be 2 numbers, one a source"),
         (lambda: metrics.compute(lengths=[3, 0]), "a length must be >= 1"),
         (
             lambda: jax.tree.map(lambda a: a[None], metrics).compute(),

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
-from fractions import Fraction
 
 import cloudpickle
 import hypothesis.strategies as st
@@ -20,6 +19,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 import jaxmix
 from jaxmix.plan import MixPlan
+from jaxmix.testing import assert_conserves, assert_resumes
 
 
 def three_waves(step):
@@ -68,19 +68,12 @@ def test_any_order_gives_the_rows_of_the_right_order(name):
 
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_a_step_is_one_slice_of_each_source_and_the_ideal_is_kept(name):
-    plan, used = MixPlan(WEIGHTS[name], 30), 0
-    ideal = [Fraction(0)] * plan.num_sources
-    for step in range(1100):
-        counts, cursors, weights = plan.counts(step), plan.cursors(step), plan.weights_at(step)
-        assert (cursors == used).all() and counts.sum() == 30 and sum(map(Fraction, weights)) == 1
-        for k in range(plan.num_sources):
-            index = plan.rows(step).index[plan.rows(step).source == k]
-            assert sorted(index) == list(range(cursors[k], cursors[k] + counts[k]))
-            assert weights[k] > 0 or counts[k] == 0
-            off = abs(int(cursors[k]) - ideal[k])
-            assert off <= (Fraction(1, 2) if plan.num_sources == 2 else Fraction(3, 2))
-            ideal[k] += 30 * Fraction(weights[k])
-        used = used + counts
+    assert_conserves(MixPlan(WEIGHTS[name], 30), 1100)
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_stopped_anywhere_it_goes_on_with_the_same_rows_on_other_parts(name):
+    assert_resumes(MixPlan(WEIGHTS[name], 24, seed=3), 1100)
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
@@ -271,6 +264,15 @@ def test_a_nan_is_refused_at_its_step_and_not_before(bad):
             plan.rows(step)
     go_on = MixPlan(0.25, 8, start=plan.state(bad - 1))
     assert ids(go_on, bad - 1, bad) == ids(plan, bad - 1, bad)
+
+
+def test_a_schedule_may_be_no_weights_before_the_plan_begins():
+    def late(step):
+        return jnp.where(step < 700, jnp.nan, 0.25)
+
+    plan = MixPlan(late, 8, start=MixPlan(0.5, 8).state(777))
+    assert plan.weights_at(777)[0] == plan.weights_at(1023)[0] == 0.25
+    assert plan.counts(800).tolist() == [2, 6]
 
 
 def test_a_schedule_is_traced_once_for_all_blocks():

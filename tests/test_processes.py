@@ -1,24 +1,31 @@
-"""Several processes, as on a pod, draw the rows that one process draws."""
+"""Several processes, as on a pod: they draw the rows of one, know their parts, and must agree."""
 
 import json
 import os
 import pathlib
+import re
 import socket
 import subprocess
 import sys
 
-WORKER = pathlib.Path(__file__).with_name("process_worker.py")
+import jax
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+import jaxmix
 
 
-def _rows(processes: int) -> list:
+def _run(worker: str, processes: int) -> list:
+    """What each process of a loopback run of a worker prints."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     env = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
     env["JAX_PLATFORMS"] = "cpu"
+    path = pathlib.Path(__file__).with_name(worker)
     running = [
         subprocess.Popen(
-            [sys.executable, str(WORKER), str(process), str(processes), str(port)],
+            [sys.executable, str(path), str(process), str(processes), str(port)],
             env=env,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -28,11 +35,59 @@ def _rows(processes: int) -> list:
     ]
     outputs = [process.communicate(timeout=300) for process in running]
     assert all(process.returncode == 0 for process in running), outputs
-    return json.loads(outputs[0][0].splitlines()[-1])
+    return [json.loads(out.splitlines()[-1]) for out, _ in outputs]
 
 
 def test_two_processes_draw_the_rows_of_one():
-    alone = _rows(1)
-    assert alone == _rows(2)
+    alone, both = _run("process_worker.py", 1)[0], _run("process_worker.py", 2)
+    assert both[0] == both[1] == alone
     mixed, systematic, drawn, whole = alone[10]
     assert mixed == whole != systematic and len(drawn) == 48
+
+
+@pytest.fixture(scope="module")
+def said():
+    return _run("plan_worker.py", 2)
+
+
+def test_processes_with_other_plans_are_refused_and_told_what_differs(said):
+    got = {
+        "schedule": r"counts at step 2000 \[8, 24\] in process 0 and \[16, 16\] in process 1",
+        "batch_size": "batch_size 32 in process 0 and 64 in process 1",
+        "seed": "seed 4294967295 in process 0 and 4294967294 in process 1",
+        "sources": "num_sources 2 in process 0 and 3 in process 1",
+        "start": r"cursors at step 100 \[\d+, \d+\] in process 0 and \[1600, 1600\] in process 1",
+        "num_steps": "num_steps 3000 in process 0 and 3001 in process 1",
+    }
+    assert said[0]["the same"] == said[1]["the same"] == ""
+    for name, wanted in got.items():
+        assert said[0][name] == said[1][name]  # no process goes on alone
+        assert re.fullmatch(f"plan must be the same in every process, got {wanted}", said[0][name])
+
+
+def test_a_process_knows_its_part_from_the_sharding(said):
+    parts = {
+        "in order": ([0, 2], [1, 2]),
+        "reversed": ([1, 2], [0, 2]),  # where parts by process index would swap the rows
+        "one half each": ([0, 2], [1, 2]),
+        "rows shared": ([0, 1], [0, 1]),  # a model split over the processes: both hold all rows
+    }
+    for name, wanted in parts.items():
+        assert (said[0][name], said[1][name]) == wanted, name
+    for told in said:
+        for name in ("in turns", "outside and inside"):
+            assert "must be one that gives this process a contiguous part" in told[name], name
+
+
+def test_a_part_wants_a_sharding_and_a_size_that_it_splits():
+    mesh = jax.make_mesh((8,), ("data",))
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    assert jaxmix.local_part(rows, 16) == (0, 1)
+    with pytest.raises(TypeError, match=r"sharding must be a jax\.sharding\.Sharding"):
+        jaxmix.local_part("data", 16)
+    with pytest.raises(ValueError, match="batch_size must be >= 1"):
+        jaxmix.local_part(rows, 0)
+    with pytest.raises(ValueError, match="divi"):
+        jaxmix.local_part(rows, 12)
+    with pytest.raises(TypeError, match="plan must be a MixPlan"):
+        jaxmix.check_same_plan(0.5, 10)

@@ -17,7 +17,9 @@ COMMANDS = [block.strip() for block in re.findall(r"^```bash\n(.*?)^```", TEXT, 
 def test_every_block_runs_and_prints_what_its_comments_say(block, capsys):
     with jax.numpy_dtype_promotion("standard"):  # a user's setting, not that of our tests
         exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
-    wanted = re.findall(r"^\s*print\(.*\)  # (.+)$", block, re.M)
+    # What a print puts out stands behind it, or in the comment below it.
+    found = re.findall(r"^\s*print\(.*\)(?:  # (.+)|((?:\n# .*)+))$", block, re.M)
+    wanted = [line for one, more in found for line in [one, *more.split("\n# ")] if line]
     assert capsys.readouterr().out.splitlines() == wanted
 
 

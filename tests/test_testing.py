@@ -2,10 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jaxmix
-from jaxmix.testing import assert_same_everywhere
+from jaxmix import MixPlan, PlannedRows
+from jaxmix.testing import assert_conserves, assert_resumes, assert_same_everywhere
 
 KEY = jax.random.key(7)
 
@@ -40,3 +42,153 @@ def test_no_batches_and_no_steps_are_refused():
         assert_same_everywhere(lambda step: step)
     with pytest.raises(ValueError, match="the number of steps must be >= 1"):
         assert_same_everywhere(lambda step, x: x, jnp.zeros(4), steps=[])
+
+
+class Rounded(MixPlan):
+    """Every step rounded by itself, so that errors add up."""
+
+    def counts(self, step):
+        first = round(self.batch_size * self.weights_at(step)[0])
+        return np.array([first, self.batch_size - first])
+
+    def cursors(self, step):
+        return step * self.counts(0)
+
+    def rows(self, step, part=0, parts=1):
+        starts, counts = self.cursors(step), self.counts(step)
+        index = np.concatenate([s + np.arange(n) for s, n in zip(starts, counts, strict=True)])
+        return PlannedRows(np.repeat([0, 1], counts), index)
+
+
+class Short(MixPlan):
+    def counts(self, step):
+        return super().counts(step) - (np.arange(self.num_sources) == 0)
+
+
+class Negative(MixPlan):
+    def counts(self, step):
+        counts = super().counts(step)
+        change = (step == 3) * (counts[1] + 1)
+        return counts + np.array([change, -change])
+
+
+class PicksZero(MixPlan):
+    def weights_at(self, step):
+        return np.array([1.0, 0.0])
+
+
+class Behind(MixPlan):
+    def cursors(self, step):
+        return super().cursors(step) - (step == 5)
+
+
+class Repeats(MixPlan):
+    def rows(self, step, part=0, parts=1):
+        rows = super().rows(step, part, parts)
+        return PlannedRows(rows.source, np.where(rows.index == 9, 8, rows.index))
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (Rounded, r"step 2: source 0: 1\.0 rows off the ideal, allowed 0\.5"),
+        (Short, r"step 0: counts \[\d+, \d+\], not >= 0 with the sum 7"),
+        (Negative, r"step 3: counts \[\d+, -1\], not >= 0 with the sum 7"),
+        (PicksZero, r"step 0: source 1: \d+ rows, weight 0"),
+        (Behind, r"step 5: source 0: cursor \d+, but \d+ rows used"),
+        (Repeats, r"step 2: source 0: rows .*8, 8.*, due are .*8, 9"),
+    ],
+)
+def test_counts_that_are_not_exact_are_found(broken, message):
+    assert_conserves(MixPlan(0.5, 7), 20)
+    with pytest.raises(AssertionError, match=message):
+        assert_conserves(broken(0.5, 7), 20)
+
+
+def test_a_tighter_bound_can_be_asked_for():
+    plan = MixPlan([0.5, 0.3, 0.2], 7)
+    assert_conserves(plan, 50, max_error=1.0)
+    with pytest.raises(AssertionError, match=r"rows off the ideal, allowed 0\.1"):
+        assert_conserves(plan, 50, max_error=0.1)
+
+
+class ByCall(MixPlan):
+    """Spread over the batch by a generator that is in no checkpoint."""
+
+    def rows(self, step, part=0, parts=1):
+        self.rng = getattr(self, "rng", np.random.default_rng(0))
+        rows = super().rows(step, part, parts)
+        order = self.rng.permutation(len(rows.source))
+        return PlannedRows(rows.source[order], rows.index[order])
+
+
+class Strided(MixPlan):
+    def rows(self, step, part=0, parts=1):
+        return PlannedRows(*(field[part::parts] for field in super().rows(step)))
+
+
+class Forgets(MixPlan):
+    """A state without what each source is owed."""
+
+    def state(self, step):
+        state = super().state(step)
+        none = [0] * self.num_sources
+        return {**state, "carry": none, "block_step": step, "block_cursors": state["cursors"]}
+
+
+class Skips(MixPlan):
+    def state(self, step):
+        state = super().state(step)
+        state["cursors"] = [cursor + 1 for cursor in state["cursors"]]
+        return state
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (ByCall, r"at step 0 in 2 processes, step 0, leaf \['\w+'\]: row \d is \d+, unbroken \d+"),
+        (Strided, r"step 0 in 2 processes, step 0, leaf .*: row \d is"),
+        (Forgets, r"going on at step \d+ in 1 processes, step \d+, leaf"),
+        (Skips, r"at step 0 in 1 processes, step 0, leaf \['index'\]: row 0 is \d, unbroken \d"),
+    ],
+)
+def test_a_plan_that_does_not_resume_is_found(broken, message):
+    assert_resumes(MixPlan(0.3, 8), 30)
+    with pytest.raises(AssertionError, match=message):
+        assert_resumes(broken(0.3, 8), 30)
+
+
+def test_a_feed_that_begins_anew_reads_other_parts_or_ends_is_found():
+    plan = MixPlan(jaxmix.cosine_schedule(0.9, 0.1, 20), 8)
+
+    def pure(first_step, part, parts):
+        return (plan.rows(step, part, parts) for step in range(first_step, 30))
+
+    def iterator(first_step, part, parts):
+        rng = np.random.default_rng(0)  # begins anew at every start
+        return (rng.random(8 // parts) for _ in range(first_step, 30))
+
+    def whole(first_step, part, parts):
+        return pure(first_step, 0, 1)
+
+    def ends(first_step, part, parts):
+        return (plan.rows(step, part, parts) for step in range(first_step, 25))
+
+    def by_step(first_step, part, parts):
+        return ({"rows": r.index, "step": i} for i, r in enumerate(pure(first_step, part, parts)))
+
+    assert_resumes(pure, 30)
+    for feed, message in {
+        iterator: "going on at step 0 in 2 processes, step 0, leaf .: row 4 is",
+        whole: r"going on at step 0 in 2 processes, step 0.*\(16,\), unbroken int32\(8,\)",
+        ends: "step 25: part 0 of 1 ends after 25 batches",
+        by_step: r"going on at step 1 .*leaf \['step'\]: row 0 is 0, unbroken 1",
+    }.items():
+        with pytest.raises(AssertionError, match=message):
+            assert_resumes(feed, 30)
+
+
+def test_no_steps_are_refused():
+    for check in (assert_resumes, assert_conserves):
+        with pytest.raises(ValueError, match="num_steps must be >= 1, got 0"):
+            check(MixPlan(0.5, 2), 0)

@@ -1,0 +1,266 @@
+"""What a plan will do, before it does it: a table, and warnings of what is often not meant."""
+
+import dataclasses
+import importlib.util
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from jaxmix._checks import need, source_lengths, source_names, whole_number
+from jaxmix._html import html_table
+from jaxmix._step import MAX_STEP
+from jaxmix.annealing import check_gamma
+from jaxmix.counts import MAX_STEPS
+from jaxmix.plan import MixPlan
+from jaxmix.plots import plot_shares
+
+PLOT_POINTS = 500
+NEAR = 1e-3
+"""The share of its whole way from which on a schedule counts as having reached its end."""
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Preview:
+    """What a plan does in the steps first_step .. num_steps - 1; printed, it is a table.
+
+    Attributes (a list has one entry a source):
+      names: list of str.
+      batch_size, first_step, num_steps: of the plan and the call.
+      rows, share: the rows a source gives in these steps, and its part of all rows.
+      epochs: how often its rows are through after the last step; None without lengths.
+      first_used, last_used: the first and the last step that take a row of it, None if there is
+        none.
+      runs_out: the first step that needs a row of its next epoch, None if there is none.
+      warnings: list of str, see `preview`.
+      steps, weights: [P] and [P, K], the planned weights at up to 500 steps, for plots.
+    """
+
+    names: list[str]
+    batch_size: int
+    first_step: int
+    num_steps: int
+    rows: list[int]
+    share: list[float]
+    epochs: list[float] | None
+    first_used: list[int | None]
+    last_used: list[int | None]
+    runs_out: list[int | None]
+    warnings: list[str]
+    steps: np.ndarray
+    weights: np.ndarray
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the planned shares over the steps as bands; returns the matplotlib Axes.
+
+        A ring marks where the rows of a source begin again. `ax`: the Axes to draw in, by default
+        those of a new figure.
+        """
+        return plot_shares(self.steps, self.weights, self.names, self.runs_out, ax)
+
+    def __repr__(self) -> str:
+        header, *lines = [self._header(), *self._lines()]
+        widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+        text = [self._title()]
+        for name, *cells in (header, *lines):
+            numbers = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
+            text.append("  ".join([name.ljust(widths[0]), *numbers]))
+        return "\n".join(text + [f"! {warning}" for warning in self.warnings])
+
+    def _repr_html_(self) -> str:
+        return html_table(self._title(), self._header(), self._lines(), self.warnings)
+
+    def _title(self) -> str:
+        steps = f"Steps {self.first_step:,} to {self.num_steps - 1:,}"
+        return f"{steps}, {self.batch_size:,} rows each: {sum(self.rows):,} rows"
+
+    def _header(self) -> list[str]:
+        lengths = [] if self.epochs is None else ["epochs", "runs out at"]
+        return ["source", "rows", "share", "first used", "last used", *lengths]
+
+    def _lines(self) -> list[list[str]]:
+        columns = [self.names, map(_whole, self.rows), map(_percent, self.share)]
+        columns += [map(_whole, self.first_used), map(_whole, self.last_used)]
+        if self.epochs is not None:
+            columns += [[f"{epochs:.2f}" for epochs in self.epochs], map(_whole, self.runs_out)]
+        return [list(line) for line in zip(*columns, strict=True)]
+
+
+def preview(
+    plan: MixPlan,
+    num_steps: int,
+    *,
+    names: Sequence[str] | None = None,
+    lengths: Sequence[int] | None = None,
+) -> Preview:
+    """What a plan will do until `num_steps`, and what in it may not be meant.
+
+    Warns of: a source that gives no rows; one whose rows run out before the end; a schedule that
+    would go on to its end value after the run, so that the run never gets there; for a gamma that
+    moves, where it breaks 0 < gamma_0 < ... < gamma_N < 1 (or the same falling), but for rests of
+    less than 1/500 of the run. A second or so for a million steps of 35 sources; longer ones show a
+    progress bar in a terminal if tqdm is there.
+
+    Args:
+      plan: a `MixPlan`.
+      num_steps: the steps of the run, counted from step 0; above `plan.first_step`.
+      names: the names of the K sources; "0", "1", ... if not given.
+      lengths: the rows in one epoch of each source.
+
+    Returns:
+      A `Preview`: print it, or look at `.warnings`, `.plot()` and its other attributes.
+
+    Raises:
+      ValueError, TypeError: names or lengths that are not K, names that repeat, a length below 1;
+        a schedule whose value at a step is no weights.
+
+    Example:
+      >>> import jaxmix
+      >>> plan = jaxmix.MixPlan(jaxmix.make_schedule(100, 0.95, 0.05), batch_size=32)
+      >>> jaxmix.preview(plan, 100, names=["web", "code"], lengths=[2_000, 1_000])
+      Steps 0 to 99, 32 rows each: 3,200 rows
+      source   rows   share  first used  last used  epochs  runs out at
+      web     1,600  50.0 %           0         99    0.80            -
+      code    1,600  50.0 %           0         99    1.60           78
+      ! code runs out at step 78: from there on its rows are used again
+    """
+    need(isinstance(plan, MixPlan), "plan", "a MixPlan", plan, TypeError)
+    num_steps = whole_number("num_steps", num_steps, plan.first_step + 1)
+    labels = source_names(names, plan.num_sources)
+    sizes = None if lengths is None else source_lengths(lengths, plan.num_sources)
+
+    steps = np.linspace(plan.first_step, num_steps - 1, PLOT_POINTS).astype(int)
+    steps = np.unique(steps)
+    starts, marks, shown, gamma = [], [], [], []
+    number_of_blocks = (num_steps - 1) // MAX_STEPS - plan.first_step // MAX_STEPS + 1
+    for first, weights, cursors in _with_bar(plan.outline(num_steps), number_of_blocks):
+        starts.append(first)
+        marks.append(cursors)
+        inside = (steps >= first) & (steps < first + len(weights))
+        shown.append(weights[steps[inside] - first])
+        gamma.append(weights[:, 0])
+    last = num_steps - 1
+    marks.append(plan.cursors(last) + plan.counts(last))
+    curve = np.concatenate(shown)
+    rows = marks[-1] - marks[0]
+    first_used, last_used = _used(plan, np.diff(marks, axis=0) > 0, [*starts, num_steps])
+    no_end: list[int | None] = [None] * plan.num_sources
+    runs_out = no_end if sizes is None else plan.first_step_beyond(sizes, num_steps)
+
+    warnings = []
+    for name, count, weight in zip(labels, rows, curve.max(axis=0), strict=True):
+        if count == 0:
+            cause = "its weight is 0" if weight == 0 else f"its weight is at most {weight:.2g}"
+            warnings.append(f"{name} gives no rows: {cause} in all steps")
+    for name, step in zip(labels, runs_out, strict=True):
+        if step is not None:
+            again = "from there on its rows are used again"
+            warnings.append(f"{name} runs out at step {step:,}: {again}")
+    if callable(plan.weights):
+        warnings += _unreached_end(plan, num_steps, curve)
+        if plan.num_sources == 2:
+            warnings += _no_annealing(np.concatenate(gamma), plan.first_step)
+    return Preview(
+        names=labels,
+        batch_size=plan.batch_size,
+        first_step=plan.first_step,
+        num_steps=num_steps,
+        rows=rows.tolist(),
+        share=(rows / rows.sum()).tolist(),
+        epochs=None if sizes is None else (marks[-1] / sizes).tolist(),
+        first_used=first_used,
+        last_used=last_used,
+        runs_out=runs_out,
+        warnings=warnings,
+        steps=steps,
+        weights=curve,
+    )
+
+
+def _used(
+    plan: MixPlan, moved: np.ndarray, starts: Sequence[int]
+) -> tuple[list[int | None], list[int | None]]:
+    """The first and last step in which each source gives a row, from the blocks in which it does.
+
+    `moved`: bool [blocks, K]. `starts`: the first step of each block, and the end.
+    """
+    first: list[int | None] = [None] * plan.num_sources
+    last = list(first)
+    ever = moved.any(axis=0)
+    ends = {"first": moved.argmax(axis=0), "last": len(moved) - 1 - moved[::-1].argmax(axis=0)}
+    for block in sorted({*ends["first"][ever], *ends["last"][ever]}):
+        used = plan.table(starts[block], starts[block + 1]) > 0
+        for k in np.flatnonzero(ever & (ends["first"] == block)):
+            first[k] = starts[block] + int(used[:, k].argmax())
+        for k in np.flatnonzero(ever & (ends["last"] == block)):
+            last[k] = starts[block + 1] - 1 - int(used[::-1, k].argmax())
+    return first, last
+
+
+def _unreached_end(plan: MixPlan, num_steps: int, curve: np.ndarray) -> list[str]:
+    """A warning if the weights come to rest, but only after the run."""
+    try:
+        end = plan.weights_at(MAX_STEP)
+        rests = (plan.weights_at(MAX_STEP - MAX_STEPS + 1) == end).all()
+    except ValueError:  # no weights that far out, so nothing is said about their end
+        return []
+    way = NEAR * np.abs(curve - end).max()
+
+    def is_off(step: int, by: float = 0.0) -> bool:
+        return bool(np.abs(plan.weights_at(step) - end).max() > by)
+
+    if not rests or num_steps > MAX_STEP or not is_off(num_steps, way):
+        return []
+    before, span = num_steps, 1
+    while is_off(min(before + span, MAX_STEP)):
+        before, span = before + span, 2 * span
+    after = min(before + span, MAX_STEP)
+    while after - before > 1:
+        middle = (before + after) // 2
+        before, after = (middle, after) if is_off(middle) else (before, middle)
+    stop = f"the run stops after step {num_steps - 1:,} at {_weights(curve[-1])}"
+    return [f"the schedule ends at {_weights(end)} from step {after:,} on, but {stop}"]
+
+
+def _no_annealing(gamma: np.ndarray, first_step: int) -> list[str]:
+    """A warning if a gamma that moves breaks the conditions of an annealing."""
+    if (gamma == gamma[0]).all():
+        return []
+    stride = max(1, len(gamma) // PLOT_POINTS)  # of two neighbours, float32 may make equals
+    rests = np.flatnonzero(gamma[stride::stride] == gamma[:-stride:stride])
+    why = ""
+    if rests.size:
+        line = int(rests[0]) * stride
+        why = f"gamma rests at {gamma[line]:.4g} from step {first_step + line:,} on"
+    try:
+        check_gamma("gamma", gamma, first_step, strict=False)
+    except ValueError as broken:
+        why = str(broken)
+    return [f"no strict annealing, 0 < gamma_0 < ... < gamma_N < 1: {why}"] if why else []
+
+
+Item = TypeVar("Item")
+
+
+def _with_bar(items: Iterable[Item], total: int) -> Iterable[Item]:
+    """The items, with a progress bar in a terminal if they take more than a second."""
+    if importlib.util.find_spec("tqdm") is None:
+        return items
+    from tqdm import tqdm
+
+    return tqdm(items, "preview", total, leave=False, disable=None, delay=1.0, unit="block")
+
+
+def _whole(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share >= 0.001 or share == 0 else f"{100 * share:.1e} %"
+
+
+def _weights(weights: np.ndarray) -> str:
+    """gamma, or the weights of three and more sources."""
+    if len(weights) == 2:
+        return f"gamma = {weights[0]:.4g}"
+    return "[" + ", ".join(f"{weight:.3g}" for weight in weights) + "]"

@@ -1,0 +1,99 @@
+"""A plan in several processes: which part of a batch is this one's, do all have the same plan?"""
+
+import itertools
+from hashlib import sha256
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxmix._checks import need, whole_number
+from jaxmix.counts import MAX_STEPS
+from jaxmix.plan import MixPlan
+
+
+def local_part(sharding: jax.sharding.Sharding, batch_size: int) -> tuple[int, int]:
+    """The part of the global batch whose rows are on this process's devices: (part, parts).
+
+    For `PlanSource(plan, sources, num_steps, part, parts)`, whose batches then go into
+    `jax.make_array_from_process_local_data(sharding, ...)`. It is read from the sharding, so it is
+    right as well where the order of the mesh is not that of the processes, and where several
+    processes hold the same rows, as with a model that is split over hosts.
+
+    Args:
+      sharding: that of the rows, the first axis of the batch.
+      batch_size: B, the rows of the global batch, a multiple of the shards of the rows.
+
+    Raises:
+      ValueError, TypeError: rows of this process that are no contiguous part; a `batch_size` that
+        the sharding can't split.
+
+    Example:
+      >>> import jax, jaxmix
+      >>> mesh = jax.make_mesh((jax.device_count(),), ("data",))
+      >>> rows = jax.NamedSharding(mesh, jax.P("data"))
+      >>> jaxmix.local_part(rows, batch_size=64)
+      (0, 1)
+    """
+    is_sharding = isinstance(sharding, jax.sharding.Sharding)
+    need(is_sharding, "sharding", "a jax.sharding.Sharding", sharding, TypeError)
+    size = whole_number("batch_size", batch_size, 1)
+    slices = sharding.addressable_devices_indices_map((size,)).values()
+    spans = sorted({index[0].indices(size)[:2] for index in slices if index is not None})
+    first, stop = spans[0][0], spans[-1][1]
+    whole = all(before[1] == after[0] for before, after in itertools.pairwise(spans))
+    whole = whole and size % (stop - first) == 0 and first % (stop - first) == 0
+    need(whole, "sharding", "one that gives this process a contiguous part of the rows", spans)
+    return first // (stop - first), size // (stop - first)
+
+
+def check_same_plan(plan: MixPlan, num_steps: int) -> None:
+    """Raise in every process unless all of them plan the same rows for the steps below `num_steps`.
+
+    Compares `MixPlan.digest`; call it in every process, once, before training.
+
+    Args:
+      plan: this process's `MixPlan`.
+      num_steps: the steps of the run, counted from step 0.
+
+    Raises:
+      ValueError: naming what differs, in which process; for plans with other schedules the first
+        step with other counts.
+
+    Example:
+      >>> import jaxmix
+      >>> plan = jaxmix.MixPlan(jaxmix.cosine_schedule(0.9, 0.1, 100), batch_size=32)
+      >>> jaxmix.check_same_plan(plan, num_steps=100)
+    """
+    need(isinstance(plan, MixPlan), "plan", "a MixPlan", plan, TypeError)
+    digest = np.frombuffer(bytes.fromhex(plan.digest(num_steps)), np.int64)
+    if (_gather(digest) == digest).all():
+        return
+    first = plan.first_step
+    _compare("num_steps", num_steps)
+    for name in ("batch_size", "seed", "num_sources", "first_step"):
+        _compare(name, getattr(plan, name))
+    _compare(f"cursors at step {first}", plan.cursors(first).tolist())
+    starts = range(first, num_steps, MAX_STEPS)
+    tables = [plan.table(start, min(start + MAX_STEPS, num_steps)) for start in starts]
+    hashes = _gather([int(sha256(table.tobytes()).hexdigest()[:15], 16) for table in tables])
+    number = int((hashes != hashes[0]).any(axis=0).argmax())
+    counts = _gather(tables[number])
+    line = int((counts != counts[0]).any(axis=(0, 2)).argmax())
+    _compare(f"counts at step {starts[number] + line}", tables[number][line].tolist())
+
+
+def _compare(name: str, value: int | list[int]) -> None:
+    """Raise if a process has another value than process 0."""
+    values = _gather(value).tolist()
+    for process, other in enumerate(values):
+        if other != values[0]:
+            got = f"{name} {values[0]} in process 0 and {other} in process {process}"
+            raise ValueError(f"plan must be the same in every process, got {got}")
+
+
+def _gather(numbers: int | list[int] | np.ndarray) -> np.ndarray:
+    """int64 numbers, of one shape in all processes, as [processes, ...]."""
+    words = np.atleast_1d(np.asarray(numbers, np.int64)).view(np.uint32)  # 64 bits would be cut
+    gathered = np.asarray(multihost_utils.process_allgather(words)).view(np.int64)
+    return gathered[:, 0] if np.ndim(numbers) == 0 else gathered

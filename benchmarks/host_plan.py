@@ -2,7 +2,7 @@
 
     python benchmarks/host_plan.py [--fast]
 
-Prints three tables. All peers of a line run in turn in one process, `--rounds` times; each number
+Prints four tables. All peers of a line run in turn in one process, `--rounds` times; each number
 is the median, with the 10th and the 90th percentile in brackets. grain, HuggingFace datasets,
 torchdata and tf.data are measured where they are installed. The peers' weights are fixed; the
 plan's are fixed or scheduled. A batch has rows of float32 [8] from arrays in memory, or plain ints
@@ -237,6 +237,20 @@ def bench_opening(all_k: Sequence[int], all_steps: Sequence[int]) -> None:
     print_table(title, [f"K = {k}" for k in all_k], lines)
 
 
+def bench_preview(all_k: Sequence[int], all_steps: Sequence[int]) -> None:
+    lines: dict[str, list[str]] = {}
+    for num_steps in all_steps:
+        cells = []
+        for num_sources in all_k:
+            jaxmix.MixPlan(ramp(num_sources), 256).rows(0)  # compiled
+            plan = jaxmix.MixPlan(ramp(num_sources), 256)
+            start = time.perf_counter()
+            jaxmix.preview(plan, num_steps, lengths=[10**7] * num_sources)
+            cells.append(f"{time.perf_counter() - start:.2f} s")
+        lines[f"{num_steps:,} steps"] = cells
+    print_table("To preview a scheduled plan", [f"K = {k}" for k in all_k], lines)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="The cost of a plan on the host.")
     parser.add_argument("--rounds", type=int, default=9)
@@ -251,6 +265,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     bench_rows(all_k, all_b, args.rows, args.rounds)
     bench_batches(all_k, all_b, args.rows, args.rounds)
     bench_opening(all_k, all_steps)
+    bench_preview(all_k, all_steps)
 
 
 if __name__ == "__main__":

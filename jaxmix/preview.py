@@ -20,7 +20,7 @@ NEAR = 1e-3
 """The share of its whole way from which on a schedule counts as having reached its end."""
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Preview:
     """What a plan does in the steps first_step .. num_steps - 1; printed, it is a table.
 

@@ -6,6 +6,7 @@ from hashlib import sha256
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxmix._checks import need, whole_number
 from jaxmix.counts import MAX_STEPS
@@ -21,7 +22,7 @@ def local_part(sharding: jax.sharding.Sharding, batch_size: int) -> tuple[int, i
     processes hold the same rows, as with a model that is split over hosts.
 
     Args:
-      sharding: that of the rows, the first axis of the batch.
+      sharding: that of an array [B, ...] with the rows first; only its first axis is looked at.
       batch_size: B, the rows of the global batch, a multiple of the shards of the rows.
 
     Raises:
@@ -38,6 +39,8 @@ def local_part(sharding: jax.sharding.Sharding, batch_size: int) -> tuple[int, i
     is_sharding = isinstance(sharding, jax.sharding.Sharding)
     need(is_sharding, "sharding", "a jax.sharding.Sharding", sharding, TypeError)
     size = whole_number("batch_size", batch_size, 1)
+    if isinstance(sharding, NamedSharding):  # that of its first axis alone
+        sharding = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[:1]))
     slices = sharding.addressable_devices_indices_map((size,)).values()
     spans = sorted({index[0].indices(size)[:2] for index in slices if index is not None})
     first, stop = spans[0][0], spans[-1][1]

@@ -83,6 +83,9 @@ def test_a_part_wants_a_sharding_and_a_size_that_it_splits():
     mesh = jax.make_mesh((8,), ("data",))
     rows = NamedSharding(mesh, PartitionSpec("data"))
     assert jaxmix.local_part(rows, 16) == (0, 1)
+    for spec in (PartitionSpec(), PartitionSpec(None, "data"), PartitionSpec("data", None, None)):
+        assert jaxmix.local_part(NamedSharding(mesh, spec), 16) == (0, 1)
+    assert jaxmix.local_part(jax.sharding.SingleDeviceSharding(jax.devices()[3]), 5) == (0, 1)
     with pytest.raises(TypeError, match=r"sharding must be a jax\.sharding\.Sharding"):
         jaxmix.local_part("data", 16)
     with pytest.raises(ValueError, match="batch_size must be >= 1"):

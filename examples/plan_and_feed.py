@@ -6,70 +6,18 @@ through a memory map, one slice a step. Run it with `python examples/plan_and_fe
 """
 
 import argparse
-import ast
-import hashlib
-import importlib.util
 import json
 import pathlib
-import sysconfig
 import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import optax
+from text_corpora import ROW_BYTES, corpora, sha256
 
 import jaxmix
 
-ROW_BYTES = 128
 NAMES = ("prose", "code")
-
-
-def docstrings(source: str) -> Iterator[str]:
-    """The docstrings of a Python file."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # invalid escapes in other people's files
-        tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-            text = ast.get_docstring(node)
-            if text and len(text) > ROW_BYTES:
-                yield text
-
-
-def write_rows(path: pathlib.Path, texts: Iterator[str], num_bytes: int) -> np.ndarray:
-    """Write texts as rows of bytes and map the file into memory."""
-    data = bytearray()
-    for text in texts:
-        data += text.encode() + b"\n"
-        if len(data) >= num_bytes:
-            break
-    rows = min(len(data), num_bytes) // ROW_BYTES
-    np.save(path, np.frombuffer(bytes(data[: rows * ROW_BYTES]), np.uint8).reshape(rows, ROW_BYTES))
-    return np.load(path, mmap_mode="r")
-
-
-def corpora(folder: pathlib.Path, num_bytes: int) -> list[np.ndarray]:
-    """The rows of prose and of code."""
-
-    def packages() -> Iterator[str]:
-        for name in ("numpy", "scipy", "jax"):
-            spec = importlib.util.find_spec(name)
-            assert spec is not None and spec.submodule_search_locations
-            yield from python_files(pathlib.Path(spec.submodule_search_locations[0]))
-
-    prose = (text for source in packages() for text in docstrings(source))
-    code = python_files(pathlib.Path(sysconfig.get_paths()["stdlib"]))
-    return [
-        write_rows(folder / f"{name}.npy", texts, num_bytes)
-        for name, texts in zip(NAMES, (prose, code), strict=True)
-    ]
-
-
-def python_files(folder: pathlib.Path) -> Iterator[str]:
-    for path in sorted(folder.rglob("*.py")):  # the same order everywhere
-        if not {"test", "tests", "site-packages", "idlelib"} & set(path.relative_to(folder).parts):
-            yield path.read_text(encoding="utf-8", errors="ignore")
 
 
 def feed(plan: jaxmix.MixPlan, sources: Sequence[np.ndarray], stop: int, parts: int) -> list[dict]:
@@ -103,9 +51,9 @@ def main(argv: Sequence[str] | None = None) -> dict:
         args.megabytes, args.steps, args.batch_size = 0.2, 60, 16
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        sources = corpora(folder, int(args.megabytes * 1e6))
+        sources = corpora(folder, int(args.megabytes * 1e6), names=NAMES)
         for label, rows in zip(NAMES, sources, strict=True):
-            digest = hashlib.sha256(rows.tobytes()).hexdigest()[:12]
+            digest = sha256(rows)[:12]
             print(f"{label}: {len(rows)} rows of {ROW_BYTES} bytes on disk, sha256 {digest}")
 
         # The plan: prose first, more and more code. Known before the first step.

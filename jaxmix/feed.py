@@ -91,12 +91,12 @@ class PlanSource:
     def __repr__(self) -> str:
         return f"PlanSource({self._plan!r}, num_steps={self._num_steps})"
 
-    def __getitem__(self, step: int) -> dict[str, Any]:
-        if not self._plan.first_step <= step < self._num_steps:
+    def __getitem__(self, index: int) -> dict[str, Any]:  # grain's name for the step
+        if not self._plan.first_step <= index < self._num_steps:
             wanted = f"in [{self._plan.first_step}, {self._num_steps})"
-            raise IndexError(f"step must be {wanted}, got {step}")
-        place = self._plan.locate(step, self._part, self._parts)
-        source, index = self._plan.rows_at(*place)
+            raise IndexError(f"step must be {wanted}, got {index}")
+        place = self._plan.locate(index, self._part, self._parts)
+        planned = self._plan.rows_at(*place)
         order, reads = self._reads(*place)
         found = [(k, *self._read[k](places)) for k, places in reads]
         first, _, likeness = found[0]
@@ -107,7 +107,7 @@ class PlanSource:
         rows = likeness.tree.unflatten(
             [np.concatenate(parts).take(order, axis=0) for parts in columns]
         )
-        return {"rows": rows, "source": source, "index": index, "step": np.int32(step)}
+        return {"rows": rows, **planned._asdict(), "step": np.int32(index)}
 
     def _reads(
         self, block: Block, line: int, slots: np.ndarray

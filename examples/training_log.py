@@ -1,0 +1,90 @@
+"""The record of a training run: one JSON line a step, a picture of it, and what may be resumed.
+
+`language_model.py` uses it; by itself it does nothing.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73")  # Okabe and Ito's
+
+
+@contextlib.contextmanager
+def open_log(path: Path, start: int, tensorboard: Path | None) -> Iterator[Callable]:
+    """Gives a function that appends lines; first drops those of steps that will be done again."""
+    kept = [line for line in read_log(path) if line["step"] < start]
+    own = path.with_suffix(".new")
+    own.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    os.replace(own, path)
+    with contextlib.ExitStack() as stack:
+        writer = None
+        if tensorboard is not None:
+            from tensorboardX import SummaryWriter
+
+            writer = stack.enter_context(SummaryWriter(str(tensorboard), purge_step=start))
+
+        def write(lines: Sequence[dict[str, Any]]) -> None:
+            with path.open("a") as file:
+                file.write("".join(json.dumps(line) + "\n" for line in lines))
+            if writer is not None:
+                for line in lines:
+                    for name, value in line.items():
+                        if isinstance(value, float):
+                            writer.add_scalar(name, value, line["step"])
+
+        yield write
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log; the last one is left out if the run was killed in the middle of it."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def check_same_run(path: Path, facts: dict[str, Any]) -> None:
+    """Refuse to go on with a run that other facts, such as its schedule, began."""
+    before = json.loads(path.read_text())
+    for name, value in facts.items():
+        if before.get(name) != value:
+            raise SystemExit(f"--resume: {name} was {before.get(name)} and is now {value}")
+
+
+def draw(path: Path, log: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
+    """The planned and the realised share of each source, and its held-out loss, over the steps."""
+    steps = [line for line in log if "rows" in line]
+    scores = [line for line in log if f"valid/{names[0]}" in line]
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    mix, valid = figure.subplots(1, 2)
+    mix.set_title("Rows of the batch, % (line: planned, dots: realised in 10 steps)", loc="left")
+    valid.set_title("Held-out bits per byte", loc="left")
+    for panel in (mix, valid):
+        panel.set_xlabel("step")
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(color="0.93")
+    valid.set_yscale("log")
+    valid.yaxis.set_major_locator(FixedLocator([1, 1.5, 2, 3, 4, 5, 6, 8]))
+    valid.yaxis.set_major_formatter("{x:g}")
+    valid.yaxis.set_minor_locator(NullLocator())
+    by_score = sorted(names, key=lambda name: scores[-1][f"valid/{name}"])
+    sides = {by_score[0]: "top", by_score[-1]: "bottom"}
+    for name, colour in zip(names, COLOURS, strict=False):
+        label = {"color": colour, "fontsize": 11}
+        planned = [100 * line[f"mix/weight/{name}"] for line in steps]
+        mix.plot([line["step"] for line in steps], planned, color=colour, linewidth=1.5)
+        for ten in (steps[k : k + 10] for k in range(0, len(steps) - 9, 10)):
+            share = 100 * np.mean([line[f"mix/share/{name}"] for line in ten])
+            mix.plot(ten[0]["step"] + 4.5, share, "o", color=colour, alpha=0.5, markersize=4)
+        mix.text(steps[-1]["step"] * 1.02, planned[-1], name, va="center", **label)
+        updates, bits = zip(*((s["step"], s[f"valid/{name}"]) for s in scores), strict=True)
+        valid.plot(updates, bits, "o-", color=colour, linewidth=1.5, markersize=4)
+        side = sides.get(name, "center")
+        valid.text(updates[-1] * 1.02, bits[-1], f"{name} {bits[-1]:.2f}", va=side, **label)
+    figure.savefig(path, dpi=130)

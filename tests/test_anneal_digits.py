@@ -1,23 +1,17 @@
 """The main example, end to end on its real data: what it prints and draws is what it measured."""
 
 import contextlib
-import importlib.util
 import io
 import re
 import socket
 from pathlib import Path
 
+import anneal_digits as example
 import jax
 import matplotlib.colors
 import matplotlib.image
 import numpy as np
 import pytest
-
-PATH = Path(__file__).parents[1] / "examples" / "anneal_digits.py"
-SPEC = importlib.util.spec_from_file_location("anneal_digits", PATH)
-assert SPEC is not None and SPEC.loader is not None
-example = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(example)
 
 MIXES = ["MNIST only", "digits only", "half and half", "hard switch", "anneal"]
 STEPS, SEEDS = 40, 2  # of --fast

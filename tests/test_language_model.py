@@ -1,6 +1,5 @@
 """The language model on real processes: the same rows on any of them, killed or told to leave."""
 
-import importlib.util
 import json
 import math
 import os
@@ -12,6 +11,7 @@ import time
 from pathlib import Path
 
 import jax
+import language_model as example
 import numpy as np
 import pytest
 
@@ -197,17 +197,7 @@ def test_processes_with_other_schedules_are_refused_before_the_first_step(home):
     assert not lines(home / "refused")
 
 
-def load_example(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    spec = importlib.util.spec_from_file_location("language_model", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
-    return example
-
-
-def test_the_fingerprint_sees_every_byte_and_its_place(monkeypatch):
-    example = load_example(monkeypatch)
+def test_the_fingerprint_sees_every_byte_and_its_place():
     rows = np.random.default_rng(0).integers(0, 256, (16, 128), dtype=np.uint8)
     other, swapped = rows.copy(), rows[[1, 0, *range(2, 16)]]
     other[7, 9] ^= 1
@@ -217,8 +207,7 @@ def test_the_fingerprint_sees_every_byte_and_its_place(monkeypatch):
     assert int(jax.jit(example.fingerprint)(jax.device_put(rows, sharding))) == hashes[0]
 
 
-def test_a_run_is_not_overwritten_nor_resumed_as_another(home, unbroken, monkeypatch):
-    example = load_example(monkeypatch)
+def test_a_run_is_not_overwritten_nor_resumed_as_another(home, unbroken):
     folder = home / "copy"
     shutil.copytree(unbroken, folder)
     options = command(folder)[2:]

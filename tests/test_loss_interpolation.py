@@ -1,17 +1,9 @@
 """The example of the losses, end to end on its real data: its table and picture are of its runs."""
 
-import importlib.util
-from pathlib import Path
-
 import jax
+import loss_interpolation as example
 import matplotlib.image
 import numpy as np
-
-PATH = Path(__file__).parents[1] / "examples" / "loss_interpolation.py"
-SPEC = importlib.util.spec_from_file_location("loss_interpolation", PATH)
-assert SPEC is not None and SPEC.loader is not None
-example = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(example)
 
 
 def test_a_fast_run_prints_what_it_measured_and_draws_a_picture(tmp_path, capsys):

@@ -1,18 +1,10 @@
 """The example on two corpora on disk, end to end: its ids show that nothing is lost."""
 
 import importlib.util
-import sys
-from pathlib import Path
 
 import numpy as np
+import plan_and_feed as example
 import pytest
-
-PATH = Path(__file__).parents[1] / "examples" / "plan_and_feed.py"
-SPEC = importlib.util.spec_from_file_location("plan_and_feed", PATH)
-assert SPEC is not None and SPEC.loader is not None
-sys.path.insert(0, str(PATH.parent))  # as for a script, for the import of text_corpora
-example = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(example)
 
 
 def test_an_edited_run_loses_and_repeats_no_row(capsys):

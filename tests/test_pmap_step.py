@@ -1,18 +1,10 @@
 """The pmap example: eight devices train on the rows of one, compiled once."""
 
-import importlib.util
-from pathlib import Path
-
 import chex
 import jax
 import numpy as np
+import pmap_step as example
 import pytest
-
-PATH = Path(__file__).parents[1] / "examples" / "pmap_step.py"
-SPEC = importlib.util.spec_from_file_location("pmap_step", PATH)
-assert SPEC is not None and SPEC.loader is not None
-example = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(example)
 
 
 def test_one_device_and_eight_train_on_the_same_rows(monkeypatch, capsys):

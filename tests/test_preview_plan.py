@@ -1,15 +1,8 @@
 """The example that looks before it trains: its mistakes are found, its gallery is complete."""
 
-import importlib.util
-from pathlib import Path
+import preview_plan as example
 
 import jaxmix
-
-PATH = Path(__file__).parents[1] / "examples" / "preview_plan.py"
-SPEC = importlib.util.spec_from_file_location("preview_plan", PATH)
-assert SPEC is not None and SPEC.loader is not None
-example = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(example)
 
 
 def test_the_mistakes_are_found_and_mended(tmp_path, capsys):

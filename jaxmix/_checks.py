@@ -49,6 +49,8 @@ def real_number(
 
 def source_names(names: Sequence[str] | None, num_sources: int) -> list[str]:
     """The names of the sources; "0", "1", ... if not given."""
+    is_list = names is None or (isinstance(names, Sequence) and not isinstance(names, str))
+    need(is_list, "names", "a sequence of names", names, TypeError)
     labels = list(map(str, range(num_sources) if names is None else names))
     fine = len(set(labels)) == len(labels) == num_sources
     need(fine, "names", f"{num_sources} different names", labels)
@@ -57,14 +59,16 @@ def source_names(names: Sequence[str] | None, num_sources: int) -> list[str]:
 
 def source_lengths(lengths: Sequence[int], num_sources: int, minimum: int = 1) -> list[int]:
     """The rows in one epoch of each source, as ints."""
+    is_list = isinstance(lengths, Sequence | np.ndarray) and np.ndim(lengths) == 1
+    need(is_list, "lengths", "a sequence of numbers", lengths, TypeError)
     sizes = [whole_number("a length", size, minimum) for size in lengths]
     need(len(sizes) == num_sources, "lengths", f"{num_sources} numbers, one a source", sizes)
     return sizes
 
 
 def leaf_name(path: tuple[Any, ...]) -> str:
-    """The path of a leaf as a user would write it, for messages: `['image']` or `.x[0]`."""
-    return jax.tree_util.keystr(path) or "the batch itself"
+    """What a leaf is called in messages: `leaf ['image']`, `leaf .x[0]` or, alone, `the array`."""
+    return f"leaf {jax.tree_util.keystr(path)}" if path else "the array"
 
 
 def check_alike(trees: tuple[Any, ...], *, skip_axes: int = 0) -> None:
@@ -79,7 +83,7 @@ def check_alike(trees: tuple[Any, ...], *, skip_axes: int = 0) -> None:
         leaves, other = jax.tree.flatten(tree)
         need(other == structure, f"source {k}", f"of the structure of source 0, {structure}", other)
         for (path, model), leaf in zip(first, leaves, strict=True):
-            name = f"leaf {leaf_name(path)} of source {k}"
+            name = f"{leaf_name(path)} of source {k}"
             need(hasattr(leaf, "dtype"), name, "an array", leaf, TypeError)
             need(
                 leaf.dtype == model.dtype,

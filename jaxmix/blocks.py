@@ -152,7 +152,10 @@ class Blocks:
         if len(known):
             counts = known.astype(np.int64)
         else:
-            counts = block_counts(mark, self.units(first), self._batch_size)
+            units = self.units(first)
+            if len(units) == 0 and callable(self._weights):
+                refuse(self._weights, first)
+            counts = block_counts(mark, units, self._batch_size)
         base = mark.cursors + counts.cumsum(axis=0) - counts.cumsum(axis=1)
         return Block(first, mark, counts, base, self.order.turns(first, len(counts)))
 

@@ -187,7 +187,7 @@ def check_floats(trees: Sequence[PyTree]) -> None:
     """Raise unless the trees, one a source, are alike and of floats."""
     check_alike(tuple(trees))
     for path, leaf in jax.tree.leaves_with_path(trees[0]):
-        name, ok = f"leaf {leaf_name(path)}", jnp.issubdtype(leaf.dtype, jnp.inexact)
+        name, ok = leaf_name(path), jnp.issubdtype(leaf.dtype, jnp.inexact)
         need(ok, name, "of a float dtype (whole numbers have no mean)", leaf.dtype, TypeError)
 
 

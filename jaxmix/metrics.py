@@ -50,7 +50,9 @@ class MixMetrics:
         """The metrics with one more batch.
 
         Args:
-          mixed: of `mix_rows` or `draw_rows`: `source` int [B] and `weights` [K].
+          mixed: of `mix_rows` or `draw_rows`: `source` int [B] and `weights` [K]. For a batch of a
+            plan make one: `MixedBatch(rows, source, weights_at(step, weights))`. A row of a source
+            that is none of the K, as after an edit of the plan alone, makes the weights NaN.
           axis_name: inside `pmap` or `shard_map`, the axis or axes that split the rows (static);
             the rows of all shards are counted and the result is the same on each.
 
@@ -64,9 +66,12 @@ class MixMetrics:
         need(source.ndim == 1, "mixed.source", "of shape [B]", source.shape)
         mine = source[:, None] == jnp.arange(shape[0], dtype=source.dtype)[None, :]
         rows = jnp.sum(mine, axis=0, dtype=jnp.uint32)
+        size = jnp.uint32(source.shape[0])
         if axis_name is not None:
-            rows = jax.lax.psum(rows, axis_name)
-        return self.merge(MixMetrics(rows, jnp.zeros_like(rows), mixed.weights))
+            rows, size = jax.lax.psum((rows, size), axis_name)
+        known = jnp.sum(rows, dtype=jnp.uint32) == size
+        weights = jnp.where(known, mixed.weights, jnp.nan)
+        return self.merge(MixMetrics(rows, jnp.zeros_like(rows), weights))
 
     def merge(self, other: "MixMetrics") -> "MixMetrics":
         """Both together: rows add up, the weights are those of `other` unless it is empty."""

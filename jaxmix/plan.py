@@ -93,6 +93,8 @@ class MixPlan:
         self._blocks = Blocks(known, self.batch_size, self.seed, state)
         self.num_sources, self.first_step = self._blocks.num_sources, self._blocks.first_step
         self.weights = known if callable(known) else known[0] / ONE
+        if not callable(self.weights):
+            self.weights.setflags(write=False)
         self._ids = np.arange(self.num_sources, dtype=np.int32)
 
     def __repr__(self) -> str:
@@ -214,6 +216,10 @@ class MixPlan:
             size //= parts
         return block, line, self._blocks.order.slots(block.turns[line], part * size, size)
 
+    def weights_from(self, step: int) -> np.ndarray:
+        """The weights [T, K] from a step to the end of its block of steps, for a preview."""
+        return self._blocks.units(step) / ONE
+
     def outline(self, num_steps: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """For a preview: each block of steps below `num_steps` without its counts.
 
@@ -223,7 +229,7 @@ class MixPlan:
             first = max(number * MAX_STEPS, self.first_step)
             inside = first == self.first_step
             cursors = self.cursors(first) if inside else self._blocks.mark(number).cursors
-            yield first, self._blocks.units(first)[: num_steps - first] / ONE, cursors
+            yield first, self.weights_from(first)[: num_steps - first], cursors
 
     def _tables(self, start: int, stop: int) -> Iterator[np.ndarray]:
         """The counts of the steps start .. stop - 1 in int32, a block at a time."""

@@ -8,8 +8,10 @@ import numpy as np
 from jaxmix._checks import need, whole_number
 from jaxmix._step import call_schedule_each
 from jaxmix._types import ScalarOrSchedule
+from jaxmix.weights import numbers_of
 
 MAX_POINTS = 1000
+MIN_FONT = 5.0
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#444444")
 """Okabe and Ito's, told apart by colour-blind eyes as well."""
 
@@ -43,24 +45,32 @@ def plot_schedules(
     num_steps = whole_number("num_steps", num_steps, 1)
     steps = np.unique(np.linspace(0, num_steps - 1, MAX_POINTS).astype(int))
     curves: dict[str, np.ndarray] = {}
+    of_gamma = True
     for name, schedule in schedules.items():
-        known = call_schedule_each(schedule, steps) if callable(schedule) else np.asarray(schedule)
-        values = np.asarray(known, np.float64)
-        if not callable(schedule):
-            values = np.broadcast_to(values, (len(steps), *values.shape))
-        need(values.ndim in (1, 2), f"schedules[{name!r}]", "of numbers or [K]", values.shape[1:])
-        if values.ndim == 1:
-            curves[name] = values
+        if callable(schedule):
+            values = np.asarray(call_schedule_each(schedule, steps), np.float64)
         else:
-            curves |= {f"{name} {k}": values[:, k] for k in range(values.shape[1])}
+            known = np.asarray(numbers_of(schedule), np.float64)
+            values = np.broadcast_to(known, (len(steps), *known.shape))
+        label = f"schedules[{name!r}]"
+        need(values.ndim in (1, 2), label, "of numbers or [K]", values.shape[1:])
+        need(bool(np.isfinite(values).all()), label, "finite", values[~np.isfinite(values)][:1])
+        if values.ndim == 1:
+            new = {name: values}
+        else:
+            new = {f"{name} {k}": values[:, k] for k in range(values.shape[1])}
+            of_gamma = False
+        double = sorted(new.keys() & curves.keys())
+        need(not double, "schedules", "of different names in the picture", double)
+        curves |= new
     ax = _axes(ax)
     colours = _colours(len(curves))
     for (name, values), colour in zip(curves.items(), colours, strict=True):
         ax.plot(steps, values, color=colour, label=name)
-    of_gamma = len(curves) == len(schedules)
     ax.set(xlabel="step", ylabel="gamma" if of_gamma else "weight")
     ax.set_xlim(0, max(num_steps - 1, 1))
-    _name_ends(ax, np.stack(list(curves.values())), list(curves), colours)
+    lines = np.stack(list(curves.values()))
+    _name_ends(ax, lines, lines.mean(axis=1), list(curves), colours)
     return ax
 
 
@@ -87,7 +97,7 @@ def plot_shares(
             height = np.interp(step, steps, middles[:, k])
             ax.plot(step, height, "o", color="black", markerfacecolor="white", markersize=5)
             ax.set_title("○ the rows of a source begin again", loc="right", fontsize=9)
-    _name_ends(ax, middles.T, names, colours)
+    _name_ends(ax, middles.T, weights.mean(axis=0), names, colours)
     return ax
 
 
@@ -109,14 +119,21 @@ def _colours(count: int) -> list[Any]:
     return list(matplotlib.colormaps["viridis"](np.linspace(0, 1, count)))
 
 
-def _name_ends(ax: Any, lines: np.ndarray, names: Sequence[str], colours: Sequence[Any]) -> None:
-    """Write the name of each of the lines [n, P] beside its end, or as near as there is room."""
+def _name_ends(
+    ax: Any, lines: np.ndarray, sizes: np.ndarray, names: Sequence[str], colours: Sequence[Any]
+) -> None:
+    """Write the name of each of the lines [n, P] beside its end, or as near as there is room.
+
+    Where there is no room for all names, those of the largest `sizes` [n] are written.
+    """
     low, high = ax.get_ylim()
     points = ax.get_window_extent().height / ax.figure.dpi * 72
-    size = min(10.0, max(4.0, points / (1.25 * len(names))))
+    most = max(1, int(points / (1.25 * MIN_FONT)))
+    size = min(10.0, max(MIN_FONT, points / (1.25 * len(names))))
     gap = (high - low) * 1.2 * size / points
     ends = lines[:, -1]
     order = np.lexsort((lines.mean(axis=1), np.round(ends / gap)))  # level ends: by their way there
+    order = order[np.isin(order, np.argsort(-sizes, kind="stable")[:most])]
     places = ends[order]
     for i in range(1, len(places)):
         places[i] = max(places[i], places[i - 1] + gap)
@@ -134,4 +151,5 @@ def _name_ends(ax: Any, lines: np.ndarray, names: Sequence[str], colours: Sequen
             fontsize=size,
             arrowprops=leader,
             annotation_clip=False,
+            parse_math=False,
         )

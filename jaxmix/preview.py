@@ -1,4 +1,4 @@
-"""What a plan will do, before it does it: a table, and warnings of what is often not meant."""
+"""What a plan will do, before it does it: a table of its sources."""
 
 import dataclasses
 import importlib.util
@@ -9,15 +9,12 @@ import numpy as np
 
 from jaxmix._checks import need, source_lengths, source_names, whole_number
 from jaxmix._html import html_table
-from jaxmix._step import MAX_STEP
-from jaxmix.annealing import check_gamma
 from jaxmix.counts import MAX_STEPS
 from jaxmix.plan import MixPlan
+from jaxmix.plan_warnings import no_annealing, running_out, unreached_end, without_rows
 from jaxmix.plots import plot_shares
 
 PLOT_POINTS = 500
-NEAR = 1e-3
-"""The share of its whole way from which on a schedule counts as having reached its end."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -33,7 +30,8 @@ class Preview:
         none.
       runs_out: the first step that needs a row of its next epoch, None if there is none.
       warnings: list of str, see `preview`.
-      steps, weights: [P] and [P, K], the planned weights at up to 500 steps, for plots.
+      steps, weights: [P] and [P, K], for plots: the run in up to 500 stretches, the first step of
+        each, and the mean of the planned weights in it.
     """
 
     names: list[str]
@@ -98,7 +96,7 @@ def preview(
     Warns of: a source that gives no rows; one whose rows run out before the end; a schedule that
     would go on to its end value after the run, so that the run never gets there; for a gamma that
     moves, where it breaks 0 < gamma_0 < ... < gamma_N < 1 (or the same falling), but for rests of
-    less than 1/500 of the run. A second or so for a million steps of 35 sources; longer ones show a
+    less than 1/250 of the run. A second or so for a million steps of 35 sources; longer ones show a
     progress bar in a terminal if tqdm is there.
 
     Args:
@@ -129,41 +127,38 @@ def preview(
     labels = source_names(names, plan.num_sources)
     sizes = None if lengths is None else source_lengths(lengths, plan.num_sources)
 
-    steps = np.linspace(plan.first_step, num_steps - 1, PLOT_POINTS).astype(int)
-    steps = np.unique(steps)
-    starts, marks, shown, gamma = [], [], [], []
-    number_of_blocks = (num_steps - 1) // MAX_STEPS - plan.first_step // MAX_STEPS + 1
-    for first, weights, cursors in _with_bar(plan.outline(num_steps), number_of_blocks):
-        starts.append(first)
+    first, last, num_sources = plan.first_step, num_steps - 1, plan.num_sources
+    points = min(PLOT_POINTS, num_steps - first)
+    curve, peaks = np.zeros((points, num_sources)), np.zeros(num_sources)
+    starts, marks, gamma = [], [], []
+    number_of_blocks = last // MAX_STEPS - first // MAX_STEPS + 1
+    for start, weights, cursors in _with_bar(plan.outline(num_steps), number_of_blocks):
+        starts.append(start)
         marks.append(cursors)
-        inside = (steps >= first) & (steps < first + len(weights))
-        shown.append(weights[steps[inside] - first])
-        gamma.append(weights[:, 0])
-    last = num_steps - 1
+        peaks = np.maximum(peaks, weights.max(axis=0))
+        steps = np.arange(start, start + len(weights))
+        at, begins = np.unique((steps - first) * points // (num_steps - first), return_index=True)
+        curve[at] += np.add.reduceat(weights, begins, axis=0)
+        if num_sources == 2:
+            gamma.append(weights[:, 0].copy())
     marks.append(plan.cursors(last) + plan.counts(last))
-    curve = np.concatenate(shown)
+    steps = first - np.arange(points + 1) * (first - num_steps) // points
+    curve /= np.diff(steps)[:, None]
     rows = marks[-1] - marks[0]
     first_used, last_used = _used(plan, np.diff(marks, axis=0) > 0, [*starts, num_steps])
-    no_end: list[int | None] = [None] * plan.num_sources
-    runs_out = no_end if sizes is None else plan.first_step_beyond(sizes, num_steps)
 
-    warnings = []
-    for name, count, weight in zip(labels, rows, curve.max(axis=0), strict=True):
-        if count == 0:
-            cause = "its weight is 0" if weight == 0 else f"its weight is at most {weight:.2g}"
-            warnings.append(f"{name} gives no rows: {cause} in all steps")
-    for name, step in zip(labels, runs_out, strict=True):
-        if step is not None:
-            again = "from there on its rows are used again"
-            warnings.append(f"{name} runs out at step {step:,}: {again}")
+    warnings = without_rows(labels, rows, peaks)
+    runs_out: list[int | None] = [None] * num_sources
+    if sizes is not None:
+        runs_out = plan.first_step_beyond(sizes, num_steps)
+        warnings += running_out(labels, runs_out, marks[0] > sizes, first)
     if callable(plan.weights):
-        warnings += _unreached_end(plan, num_steps, curve)
-        if plan.num_sources == 2:
-            warnings += _no_annealing(np.concatenate(gamma), plan.first_step)
+        warnings += unreached_end(plan, num_steps, curve)
+        warnings += no_annealing(np.concatenate(gamma), first) if gamma else []
     return Preview(
         names=labels,
         batch_size=plan.batch_size,
-        first_step=plan.first_step,
+        first_step=first,
         num_steps=num_steps,
         rows=rows.tolist(),
         share=(rows / rows.sum()).tolist(),
@@ -172,7 +167,7 @@ def preview(
         last_used=last_used,
         runs_out=runs_out,
         warnings=warnings,
-        steps=steps,
+        steps=steps[:-1],
         weights=curve,
     )
 
@@ -197,48 +192,6 @@ def _used(
     return first, last
 
 
-def _unreached_end(plan: MixPlan, num_steps: int, curve: np.ndarray) -> list[str]:
-    """A warning if the weights come to rest, but only after the run."""
-    try:
-        end = plan.weights_at(MAX_STEP)
-        rests = (plan.weights_at(MAX_STEP - MAX_STEPS + 1) == end).all()
-    except ValueError:  # no weights that far out, so nothing is said about their end
-        return []
-    way = NEAR * np.abs(curve - end).max()
-
-    def is_off(step: int, by: float = 0.0) -> bool:
-        return bool(np.abs(plan.weights_at(step) - end).max() > by)
-
-    if not rests or num_steps > MAX_STEP or not is_off(num_steps, way):
-        return []
-    before, span = num_steps, 1
-    while is_off(min(before + span, MAX_STEP)):
-        before, span = before + span, 2 * span
-    after = min(before + span, MAX_STEP)
-    while after - before > 1:
-        middle = (before + after) // 2
-        before, after = (middle, after) if is_off(middle) else (before, middle)
-    stop = f"the run stops after step {num_steps - 1:,} at {_weights(curve[-1])}"
-    return [f"the schedule ends at {_weights(end)} from step {after:,} on, but {stop}"]
-
-
-def _no_annealing(gamma: np.ndarray, first_step: int) -> list[str]:
-    """A warning if a gamma that moves breaks the conditions of an annealing."""
-    if (gamma == gamma[0]).all():
-        return []
-    stride = max(1, len(gamma) // PLOT_POINTS)  # of two neighbours, float32 may make equals
-    rests = np.flatnonzero(gamma[stride::stride] == gamma[:-stride:stride])
-    why = ""
-    if rests.size:
-        line = int(rests[0]) * stride
-        why = f"gamma rests at {gamma[line]:.4g} from step {first_step + line:,} on"
-    try:
-        check_gamma("gamma", gamma, first_step, strict=False)
-    except ValueError as broken:
-        why = str(broken)
-    return [f"no strict annealing, 0 < gamma_0 < ... < gamma_N < 1: {why}"] if why else []
-
-
 Item = TypeVar("Item")
 
 
@@ -257,10 +210,3 @@ def _whole(number: int | None) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share >= 0.001 or share == 0 else f"{100 * share:.1e} %"
-
-
-def _weights(weights: np.ndarray) -> str:
-    """gamma, or the weights of three and more sources."""
-    if len(weights) == 2:
-        return f"gamma = {weights[0]:.4g}"
-    return "[" + ", ".join(f"{weight:.3g}" for weight in weights) + "]"

@@ -6,7 +6,7 @@ from hashlib import sha256
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from jaxmix._checks import need, whole_number
 from jaxmix.counts import MAX_STEPS
@@ -41,7 +41,11 @@ def local_part(sharding: jax.sharding.Sharding, batch_size: int) -> tuple[int, i
     size = whole_number("batch_size", batch_size, 1)
     if isinstance(sharding, NamedSharding):  # that of its first axis alone
         sharding = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[:1]))
+    mesh = getattr(sharding, "mesh", None)
+    concrete = not isinstance(mesh, AbstractMesh)
+    need(concrete, "sharding", "on a mesh of devices, not an AbstractMesh", sharding, TypeError)
     slices = sharding.addressable_devices_indices_map((size,)).values()
+    need(len(slices) > 0, "sharding", "on a mesh with a device of this process", sharding)
     spans = sorted({index[0].indices(size)[:2] for index in slices if index is not None})
     first, stop = spans[0][0], spans[-1][1]
     whole = all(before[1] == after[0] for before, after in itertools.pairwise(spans))
@@ -61,7 +65,8 @@ def check_same_plan(plan: MixPlan, num_steps: int) -> None:
 
     Raises:
       ValueError: naming what differs, in which process; for plans with other schedules the first
-        step with other counts.
+        step with other counts; that a plan could not be worked out in a process, as its weights are
+        none at a step.
 
     Example:
       >>> import jaxmix
@@ -69,7 +74,16 @@ def check_same_plan(plan: MixPlan, num_steps: int) -> None:
       >>> jaxmix.check_same_plan(plan, num_steps=100)
     """
     need(isinstance(plan, MixPlan), "plan", "a MixPlan", plan, TypeError)
-    digest = np.frombuffer(bytes.fromhex(plan.digest(num_steps)), np.int64)
+    try:
+        digest, failed = np.frombuffer(bytes.fromhex(plan.digest(num_steps)), np.int64), None
+    except (TypeError, ValueError) as error:  # told below, so that the other processes don't wait
+        digest, failed = np.zeros(4, np.int64), error
+    fine = _gather(int(failed is None))
+    if failed is not None:
+        raise failed
+    others = np.flatnonzero(fine == 0).tolist()
+    if others:
+        raise ValueError(f"plan must be known in every process, got an error in processes {others}")
     if (_gather(digest) == digest).all():
         return
     first = plan.first_step
@@ -84,6 +98,7 @@ def check_same_plan(plan: MixPlan, num_steps: int) -> None:
     counts = _gather(tables[number])
     line = int((counts != counts[0]).any(axis=(0, 2)).argmax())
     _compare(f"counts at step {starts[number] + line}", tables[number][line].tolist())
+    _compare("digest", digest.tolist())
 
 
 def _compare(name: str, value: int | list[int]) -> None:

@@ -113,7 +113,7 @@ def _stacked(examples: list[Any], name: str) -> tuple[list[np.ndarray], Likeness
         need(other == tree, f"a row of {name}", f"of the structure of another, {tree}", other)
         for column, leaf in zip(columns, leaves, strict=True):
             column.append(leaf)
-    names = (f"leaf {leaf_name(path)} of {name}" for path, _ in paths)
+    names = (f"{leaf_name(path)} of {name}" for path, _ in paths)
     stacked = list(map(_array, columns, names))
     return stacked, _likeness(stacked, tree)
 
@@ -148,7 +148,7 @@ def check_likeness(likeness: Likeness, model: Likeness, name: str, model_name: s
     )
     paths = jax.tree.flatten_with_path(model.tree.unflatten(range(len(model.leaves))))[0]
     for path, at in paths:
-        leaf = f"leaf {leaf_name(path)} of {name}"
+        leaf = f"{leaf_name(path)} of {name}"
         (kind, shape), (model_kind, model_shape) = likeness.leaves[at], model.leaves[at]
         need(kind == model_kind, leaf, f"{model_kind} as in {model_name}", str(kind), TypeError)
         need(shape == model_shape, leaf, f"of row shape {model_shape} as in {model_name}", shape)

@@ -71,7 +71,7 @@ def check_simplex(label: str, values: np.ndarray, slack: float = 0.0) -> None:
         inside = inside and float(values) <= 1.0 + slack
         need(inside, label, "in [0, 1]", float(values))
     else:
-        need(inside, label, ">= 0 and finite", values.tolist())
+        need(inside, label, "finite and in [0, 1], with the sum 1", values.tolist())
         total = float(values.astype(np.float64).sum())
         need(abs(total - 1.0) <= TOLERANCE, label, f"of sum 1 (within {TOLERANCE:g})", total)
 

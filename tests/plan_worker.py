@@ -31,6 +31,7 @@ def main(process: int, processes: int, port: int) -> None:
     gamma = jaxmix.cosine_schedule(0.9, 0.1, transition_steps=2000)
     late = jaxmix.staged_schedule({0: 0.5, 2000 + 500 * process: 0.25})
     plan = jaxmix.MixPlan(gamma, 32)
+    broken = jaxmix.rescale_steps(lambda step: 0.5 + step, 1000)
     state = plan.state(100) if process == 0 else jaxmix.MixPlan(0.5, 32).state(100)
     devices = np.array(jax.devices())
     half = len(devices) // 2
@@ -44,6 +45,8 @@ def main(process: int, processes: int, port: int) -> None:
                 "sources": refusal(jaxmix.MixPlan([0.5, 0.5] + [0.0] * process, 32)),
                 "start": refusal(jaxmix.MixPlan(gamma, 32, start=state)),
                 "num_steps": refusal(plan, 3000 + process),
+                "no weights": refusal(jaxmix.MixPlan(broken if process else gamma, 32)),
+                "no devices": part(devices[:half], ("data",)),
                 "in order": part(devices, ("data",)),
                 "reversed": part(devices[::-1], ("data",)),
                 "rows shared": part(devices.reshape(2, half).T, ("data", "model")),

@@ -200,7 +200,7 @@ def test_steps_are_absolute_and_bounded():
         ),
         (
             lambda p: PlanSource(p, [arrays()[0].astype(np.int32), *arrays()[1:]], 9)[0],
-            "leaf the batch itself of source 1 must be int32 as in source 0",
+            "the array of source 1 must be int32 as in source 0",
         ),
         (
             lambda p: PlanSource(p, [np.zeros((9, 2), int), *arrays()[1:]], 9)[0],

@@ -20,7 +20,7 @@ ORDER = """
     schedules curricula tables annealing weights sizes combinators checked
     slots draws rows _skipping losses distributions metrics
     counts units plan_state blocks plan readers feed processes
-    sampler plots preview testing
+    sampler plots plan_warnings preview _compare _plan_assertions testing
 """.split()
 
 OPTIONAL = {"grain", "matplotlib", "orbax", "tqdm", "sklearn", "mlxtend", "datasets"}

@@ -66,6 +66,15 @@ def test_a_nan_weight_stays_visible():
     assert np.isnan(metrics.merge(MixMetrics.empty(2)).compute()["mix/gamma"])
 
 
+def test_a_row_of_an_unknown_source_shows():
+    # A plan that was edited to three sources, and a step that still counts two.
+    metrics = MixMetrics.empty(2).update(batch([0, 1, 1, 0], [0.5, 0.5]))
+    assert not np.isnan(metrics.compute()["mix/gamma"])
+    for source in ([0, 1, 2, 0], [0, -1, 1, 0]):
+        report = jax.jit(metrics.update)(batch(source, [0.5, 0.5])).compute()
+        assert np.isnan(report["mix/gamma"]) and np.isnan(report["mix/weight/1"])
+
+
 def test_jit_scan_and_shards_count_the_rows_that_were_drawn(key):
     eager, sources = MixMetrics.empty(2), []
     for step in range(NUM_STEPS):

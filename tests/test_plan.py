@@ -228,7 +228,7 @@ def test_a_foreign_state_is_refused(changed):
         (lambda: MixPlan(1.5, 4), "weights must be in"),
         (lambda: MixPlan(float("nan"), 4), "weights must be in"),
         (lambda: MixPlan([0.5, 0.4], 4), "weights must be of sum 1"),
-        (lambda: MixPlan([1.5, -0.5], 4), "weights must be >= 0"),
+        (lambda: MixPlan([1.5, -0.5], 4), r"weights must be finite and in \[0, 1\]"),
         (lambda: MixPlan([[0.5, 0.5]], 4), "weights must be a number or an array"),
         (lambda: MixPlan("half", 4), "weights must be a number, an array"),
         (lambda: MixPlan(0.5, 4, seed=-1), "seed must be >= 0, got -1"),
@@ -264,6 +264,21 @@ def test_a_nan_is_refused_at_its_step_and_not_before(bad):
             plan.rows(step)
     go_on = MixPlan(0.25, 8, start=plan.state(bad - 1))
     assert ids(go_on, bad - 1, bad) == ids(plan, bad - 1, bad)
+
+
+@pytest.mark.parametrize("weights", [[0.7, 0.2], [0.7, 0.2, 0.2], [0.7, 0.2, 0.1, 0.2]])
+def test_weights_wrong_from_the_first_step_on_are_refused_by_name(weights):
+    for step in (0, 1024, 1500):
+        good = np.eye(len(weights))[0]
+        stages = {0: good, step: weights}
+        plan = MixPlan(jaxmix.staged_schedule(stages), 8) if step else None
+        with pytest.raises(ValueError, match=f"weights at step {step} must be of sum 1"):
+            MixPlan(jaxmix.staged_schedule(stages), 8).rows(step)
+        if plan is not None:
+            assert plan.counts(step - 1)[0] == 8
+            state = plan.state(step - 1)
+            with pytest.raises(ValueError, match=f"weights at step {step} must be of sum 1"):
+                MixPlan(jaxmix.staged_schedule(stages), 8, start=state).table(step - 1, step + 1)
 
 
 def test_a_schedule_may_be_no_weights_before_the_plan_begins():

@@ -40,8 +40,9 @@ def test_the_bands_are_the_planned_shares():
     ax = seen.plot()
     tops = {line.get_label(): line for line in ax.lines}
     steps = tops["web"].get_xdata()
-    assert steps[0] == 0 and steps[-1] == 699 and len(steps) <= 500
-    wanted = np.array([jaxmix.weights_at(int(step), weights) for step in steps]).cumsum(axis=1)
+    assert steps[0] == 0 and len(steps) == 500
+    wanted = np.asarray(jaxmix.tabulate(weights, 700)).cumsum(axis=1)
+    wanted = np.array([part.mean(axis=0) for part in np.split(wanted, steps[1:])])
     for k, name in enumerate(["web", "code", "maths"]):
         np.testing.assert_allclose(tops[name].get_ydata(), 100 * wanted[:, k], atol=1e-3)
     rings = [line for line in ax.lines if line.get_marker() == "o"]
@@ -61,6 +62,18 @@ def test_the_names_can_be_read_for_many_sources(num_sources):
     names = [f"language {k}" for k in range(num_sources)]
     assert_readable(preview(MixPlan(weights, 64), 50, names=names).plot())
     assert_readable(plot_schedules({"w": weights}, 50))
+
+
+def test_of_a_hundred_sources_the_largest_are_named():
+    weights = np.arange(1, 101) / 5050
+    names = [rf"$\no such {k}$" for k in range(100)]  # no formula, and no crash
+    for ax in (
+        preview(MixPlan(weights, 64), 50, names=names).plot(),
+        plot_schedules(dict(zip(names, weights, strict=True)), 50),
+    ):
+        assert_readable(ax)
+        shown = set(texts(ax))
+        assert 30 < len(shown) < 100 and shown == set(names[-len(shown) :])
 
 
 def test_the_lines_are_the_values_of_the_schedules():
@@ -86,6 +99,7 @@ def test_weights_have_a_line_a_source():
     assert [line.get_label() for line in ax.lines] == ["mix 0", "mix 1"]
     assert ax.lines[1].get_ydata()[-1] == np.float32(0.6)
     assert ax.get_ylabel() == "weight"
+    assert plot_schedules({"one": [1.0]}, 10).get_ylabel() == "weight"
 
 
 def test_they_are_drawn_where_one_wishes():
@@ -101,5 +115,13 @@ def test_what_is_no_schedule_is_refused():
             plot_schedules(schedules, 10)
     with pytest.raises(ValueError, match="num_steps must be >= 1"):
         plot_schedules({"a": 0.5}, 0)
+    for value in (None, 1 + 2j, "x"):
+        with pytest.raises(TypeError, match="weights must be a number"):
+            plot_schedules({"a": value}, 10)
+    for value in (np.nan, lambda step: step / 0.0):
+        with pytest.raises(ValueError, match=r"schedules\['a'\] must be finite"):
+            plot_schedules({"a": value}, 10)
+    with pytest.raises(ValueError, match="schedules must be of different names in the picture"):
+        plot_schedules({"mix": [0.5, 0.5], "mix 1": 0.3}, 10)
     with pytest.raises(ValueError, match=r"schedules\['a'\] must be of numbers or \[K\]"):
         plot_schedules({"a": np.zeros((2, 2))}, 10)

@@ -65,6 +65,14 @@ def test_processes_with_other_plans_are_refused_and_told_what_differs(said):
         assert re.fullmatch(f"plan must be the same in every process, got {wanted}", said[0][name])
 
 
+def test_an_error_in_one_process_is_told_in_all(said):
+    assert (
+        said[0]["no weights"]
+        == "plan must be known in every process, got an error in processes [1]"
+    )
+    assert "a schedule's weights at step 501 must be" in said[1]["no weights"]
+
+
 def test_a_process_knows_its_part_from_the_sharding(said):
     parts = {
         "in order": ([0, 2], [1, 2]),
@@ -74,6 +82,8 @@ def test_a_process_knows_its_part_from_the_sharding(said):
     }
     for name, wanted in parts.items():
         assert (said[0][name], said[1][name]) == wanted, name
+    assert said[0]["no devices"] == [0, 1]
+    assert "must be on a mesh with a device of this process" in said[1]["no devices"]
     for told in said:
         for name in ("in turns", "outside and inside"):
             assert "must be one that gives this process a contiguous part" in told[name], name
@@ -90,6 +100,10 @@ def test_a_part_wants_a_sharding_and_a_size_that_it_splits():
         jaxmix.local_part("data", 16)
     with pytest.raises(ValueError, match="batch_size must be >= 1"):
         jaxmix.local_part(rows, 0)
+    with pytest.raises(
+        TypeError, match="sharding must be on a mesh of devices, not an AbstractMesh"
+    ):
+        jaxmix.local_part(NamedSharding(mesh.abstract_mesh, PartitionSpec("data")), 16)
     with pytest.raises(ValueError, match="divi"):
         jaxmix.local_part(rows, 12)
     with pytest.raises(TypeError, match="plan must be a MixPlan"):

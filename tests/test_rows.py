@@ -195,7 +195,7 @@ def test_batches_that_differ_are_refused_naming_leaf_and_source():
         (
             lambda: jaxmix.mix_rows(KEY, 0, 0.5, 1.0, 2.0),
             TypeError,
-            "leaf the batch itself of source 0",
+            "the array of source 0",
         ),
         (
             lambda: jaxmix.select_rows(jnp.zeros(3, jnp.int32), x, x),

@@ -51,6 +51,9 @@ class Rounded(MixPlan):
         first = round(self.batch_size * self.weights_at(step)[0])
         return np.array([first, self.batch_size - first])
 
+    def table(self, start, stop):
+        return np.stack([self.counts(step) for step in range(start, stop)])
+
     def cursors(self, step):
         return step * self.counts(0)
 
@@ -77,6 +80,18 @@ class PicksZero(MixPlan):
         return np.array([1.0, 0.0])
 
 
+class Extra(MixPlan):
+    """Rows of sources that there are not."""
+
+    def rows(self, step, part=0, parts=1):
+        return PlannedRows(*(np.append(field, [7, -1]) for field in super().rows(step)))
+
+
+class OtherTable(MixPlan):
+    def table(self, start, stop):
+        return super().table(start, stop)[::-1]
+
+
 class Behind(MixPlan):
     def cursors(self, step):
         return super().cursors(step) - (step == 5)
@@ -95,7 +110,9 @@ class Repeats(MixPlan):
         (Short, r"step 0: counts \[\d+, \d+\], not >= 0 with the sum 7"),
         (Negative, r"step 3: counts \[\d+, -1\], not >= 0 with the sum 7"),
         (PicksZero, r"step 0: source 1: \d+ rows, weight 0"),
-        (Behind, r"step 5: source 0: cursor \d+, but \d+ rows used"),
+        (Extra, r"step 0: rows of shapes \(\(9,\), \(9,\)\), not 7 each"),
+        (OtherTable, r"step 0: counts \[\d, \d\], but \[\d, \d\] in the table"),
+        (Behind, r"step 5: cursors \[\d+, \d+\], but \[\d+, \d+\] rows used"),
         (Repeats, r"step 2: source 0: rows .*8, 8.*, due are .*8, 9"),
     ],
 )
@@ -177,15 +194,87 @@ def test_a_feed_that_begins_anew_reads_other_parts_or_ends_is_found():
     def by_step(first_step, part, parts):
         return ({"rows": r.index, "step": i} for i, r in enumerate(pure(first_step, part, parts)))
 
+    def reused(first_step, part, parts):
+        """Garbage but for the last batch, in one array."""
+        batch = np.zeros(8 // parts)
+        for step in range(first_step, 30):
+            batch[:] = step if step > first_step else -1
+            yield batch
+
+    def other_structure(first_step, part, parts):
+        return (
+            {"rows": r.index} if part else {"ids": r.index} for r in pure(first_step, part, parts)
+        )
+
+    def after(first_step, part, parts):
+        assert first_step >= 10
+        return pure(first_step, part, parts)
+
     assert_resumes(pure, 30)
+    assert_resumes(after, 30, first_step=10)
     for feed, message in {
         iterator: "going on at step 0 in 2 processes, step 0, leaf .: row 4 is",
         whole: r"going on at step 0 in 2 processes, step 0.*\(16,\), unbroken int32\(8,\)",
         ends: "step 25: part 0 of 1 ends after 25 batches",
+        reused: "going on at step 1 in 1 processes, step 1, leaf .: row 0 is -1.0, unbroken 1.0",
+        other_structure: "step 0: the 2 parts differ in structure",
         by_step: r"going on at step 1 .*leaf \['step'\]: row 0 is 0, unbroken 1",
     }.items():
         with pytest.raises(AssertionError, match=message):
             assert_resumes(feed, 30)
+
+
+def test_parts_that_compare_nothing_and_what_is_no_feed_are_refused():
+    plan = MixPlan(0.5, 8)
+    for call, error, message in [
+        (lambda: assert_resumes(plan, 9, parts=(3,)), ValueError, "parts must be numbers that div"),
+        (
+            lambda: assert_resumes(plan, 9, parts=()),
+            ValueError,
+            "parts must be numbers that divide",
+        ),
+        (lambda: assert_resumes(plan, 9, parts=(0,)), ValueError, "a number of parts must be >= 1"),
+        (
+            lambda: assert_resumes(lambda *_: [{}] * 9, 9),
+            ValueError,
+            "a batch must be a tree of arr",
+        ),
+        (lambda: assert_resumes(5, 9), TypeError, "plan must be a MixPlan or a function"),
+        (lambda: assert_conserves(5, 9), TypeError, "plan must be a MixPlan or an object"),
+        (
+            lambda: assert_same_everywhere(lambda s, x: x, jnp.zeros(8), max_devices=9),
+            ValueError,
+            "max_devices must be at most 8",
+        ),
+        (
+            lambda: assert_same_everywhere(lambda s, x: x, jnp.zeros(7)),
+            ValueError,
+            "the number of rows must be even",
+        ),
+    ]:
+        with pytest.raises(error, match=message):
+            call()
+
+
+def test_one_device_is_not_enough_unless_asked_for(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match=r"max_devices must be 1 .*JAX_NUM_CPU_DEVICES=8"):
+        assert_same_everywhere(lambda step, x, axis_name=None: x, jnp.zeros(8))
+    assert_same_everywhere(lambda step, x, axis_name=None: x, jnp.zeros(8), max_devices=1)
+
+
+def test_a_plan_that_is_hostile_but_right_passes_with_a_wider_bound():
+    # Weights that leave out the source that was just served force errors of about ln K.
+    plan, unserved, lines = MixPlan(np.full(12, 1 / 12), 1), np.ones(12, bool), []
+    for _ in range(60):
+        lines.append(unserved / unserved.sum())
+        plan = MixPlan(jaxmix.table_schedule(lines), 1)
+        unserved &= plan.counts(len(lines) - 1) == 0
+        unserved |= not unserved.any()
+    with pytest.raises(AssertionError, match="rows off the ideal"):
+        assert_conserves(plan, 60, max_error=1.0)
+    assert_conserves(plan, 60, max_error=3.0)
+    assert_resumes(plan, 60, max_error=3.0)
 
 
 def test_no_steps_are_refused():

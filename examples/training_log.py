@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73")  # Okabe and Ito's
+
+
+@contextlib.contextmanager
+def own_folder(folder: Path, resume: bool) -> Iterator[str]:
+    """Keep a folder for this run alone; gives the reason if it may not be used, else nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go of when the process ends
+        except BlockingIOError:
+            yield f"{folder} is in use by another run"
+            return
+        taken = (folder / "run.json").exists() and not resume
+        yield f"{folder} has a run already: --resume it, or take another --out" if taken else ""
 
 
 @contextlib.contextmanager
@@ -54,7 +69,8 @@ def check_same_run(path: Path, facts: dict[str, Any]) -> None:
     before = json.loads(path.read_text())
     for name, value in facts.items():
         if before.get(name) != value:
-            raise SystemExit(f"--resume: {name} was {before.get(name)} and is now {value}")
+            change = f"{name} was {before.get(name)} and is now {value}"
+            raise SystemExit(f"--resume: {change}; go on with the same, or take another --out")
 
 
 def draw(path: Path, log: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
@@ -64,7 +80,7 @@ def draw(path: Path, log: Sequence[dict[str, Any]], names: Sequence[str]) -> Non
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     mix, valid = figure.subplots(1, 2)
     mix.set_title("Rows of the batch, % (line: planned, dots: realised in 10 steps)", loc="left")
-    valid.set_title("Held-out bits per byte", loc="left")
+    valid.set_title("Held-out bits per byte (log scale)", loc="left")
     for panel in (mix, valid):
         panel.set_xlabel("step")
         panel.spines[["top", "right"]].set_visible(False)

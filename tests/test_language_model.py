@@ -1,5 +1,6 @@
 """The language model on real processes: the same rows on any of them, killed or told to leave."""
 
+import fcntl
 import json
 import math
 import os
@@ -212,11 +213,45 @@ def test_a_run_is_not_overwritten_nor_resumed_as_another(home, unbroken):
     shutil.copytree(unbroken, folder)
     options = command(folder)[2:]
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        with pytest.raises(SystemExit, match=f"a run of {STEPS} steps: --resume it"):
+        with pytest.raises(SystemExit, match="has a run already: --resume it"):
             example.main(options)
-        with pytest.raises(SystemExit, match=r"--resume: plan was .* and is now"):
-            example.main([*options, "--resume", "--seed", "1"])
+        for option, value, was in (("--seed", 1, 0), ("--steps", 60, STEPS), ("--width", 64, 32)):
+            with pytest.raises(SystemExit, match=f"{option[2:]} was {was} and is now {value}; go"):
+                example.main([*options, "--resume", option, str(value)])
+        with open(folder / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with pytest.raises(SystemExit, match="is in use by another run"):
+                example.main([*options, "--resume"])
         last = example.main([*options, "--resume", "--tensorboard", str(folder / "board")])
     assert last["step"] == STEPS and last == lines(folder, "valid/code")[-1]
     assert_same(folder, unbroken)
     assert list((folder / "board").glob("events*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--log-every", "0"], "--log-every must be 1 or more"),
+        (["--batch-size", "0"], "--batch-size must be 1 or more"),
+        (["--processes", "-1"], "--processes must be 1 or more"),
+        (["--width", "48"], "--width must be a multiple of 32"),
+        (["--processes", "3"], "--devices 8 cannot be split over 3 processes"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, message, capsys):
+    with pytest.raises(SystemExit):
+        example.parse(options)
+    assert message in capsys.readouterr().err
+
+
+def test_too_little_text_and_no_launcher_are_told(tmp_path):
+    options = ["--fast", "--out", str(tmp_path / "run"), "--corpora", str(tmp_path / "corpora")]
+    with pytest.raises(SystemExit, match=r"--megabytes 0.001 is too little: prose has \d+ rows"):
+        example.main([*options, "--megabytes", "0.001"])
+    run = subprocess.run(
+        [sys.executable, str(SCRIPT), *options, "--distributed"],
+        env=ENV,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1 and "--distributed found no Slurm, Open MPI or TPU" in run.stderr

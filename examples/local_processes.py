@@ -37,6 +37,8 @@ def start_processes(command: Sequence[str], count: int, devices: int) -> None:
             time.sleep(0.05)
         for copy in copies:
             if any(codes):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    copy.wait(timeout=2)  # it may end by itself, and say why
                 copy.kill()
             copy.wait()
     for k, code in enumerate(codes):

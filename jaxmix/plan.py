@@ -216,9 +216,13 @@ class MixPlan:
             size //= parts
         return block, line, self._blocks.order.slots(block.turns[line], part * size, size)
 
-    def weights_from(self, step: int) -> np.ndarray:
-        """The weights [T, K] from a step to the end of its block of steps, for a preview."""
-        return self._blocks.units(step) / ONE
+    def weights_from(self, step: int, stop: int) -> np.ndarray:
+        """The weights [T, K] from a step to `stop` or the end of its block, for a preview."""
+        stop = min(stop, step - step % MAX_STEPS + MAX_STEPS)
+        units = self._blocks.units(step)[: stop - step]
+        if len(units) < stop - step:
+            self.weights_at(step + len(units))  # which says that they are none
+        return units / ONE
 
     def outline(self, num_steps: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """For a preview: each block of steps below `num_steps` without its counts.
@@ -229,7 +233,7 @@ class MixPlan:
             first = max(number * MAX_STEPS, self.first_step)
             inside = first == self.first_step
             cursors = self.cursors(first) if inside else self._blocks.mark(number).cursors
-            yield first, self.weights_from(first)[: num_steps - first], cursors
+            yield first, self.weights_from(first, num_steps), cursors
 
     def _tables(self, start: int, stop: int) -> Iterator[np.ndarray]:
         """The counts of the steps start .. stop - 1 in int32, a block at a time."""

@@ -64,8 +64,7 @@ def unreached_end(plan: MixPlan, num_steps: int, curve: np.ndarray) -> list[str]
 
 def _off(plan: MixPlan, step: int, end: np.ndarray) -> np.ndarray:
     """How far the weights are from their end, from a step to the end of its block: [T]."""
-    plan.weights_at(step - step % MAX_STEPS + MAX_STEPS - 1)  # raises if they are none
-    return np.abs(plan.weights_from(step) - end).max(axis=1)
+    return np.abs(plan.weights_from(step, MAX_STEP + 1) - end).max(axis=1)
 
 
 def _rests_from(off: Callable[[int], np.ndarray], start: int) -> int:

@@ -223,6 +223,8 @@ def test_a_run_is_not_overwritten_nor_resumed_as_another(home, unbroken):
             with pytest.raises(SystemExit, match="is in use by another run"):
                 example.main([*options, "--resume"])
         last = example.main([*options, "--resume", "--tensorboard", str(folder / "board")])
+    text, code = end(begin(folder, processes=2))
+    assert code == 1 and "has a run already: --resume it" in text
     assert last["step"] == STEPS and last == lines(folder, "valid/code")[-1]
     assert_same(folder, unbroken)
     assert list((folder / "board").glob("events*"))

@@ -102,6 +102,10 @@ def falling(step):
     return 0.5 + 0.4 * jnp.cos(jnp.asarray(step, jnp.float32))
 
 
+def broken_at_1024(step):
+    return jnp.where(step == 1024, jnp.nan, jnp.array([0.5, 0.3, 0.2]))
+
+
 def broken_later(step):
     return jnp.where(step < 10_000, jnp.asarray(step, jnp.float32) / 20_000 + 0.1, jnp.nan)
 
@@ -127,6 +131,8 @@ def broken_later(step):
         (lambda step: 0.3 + 0.0 * jnp.asarray(step, jnp.float32), 50, None),
         (falling, 50, None),
         (broken_later, 50, None),
+        (broken_later, 10_000, None),
+        (broken_at_1024, 1024, None),
         (0.3, 50, None),
     ],
 )
@@ -217,6 +223,8 @@ def test_bad_input_is_refused_with_its_name():
         lambda: preview(plan, 5, lengths=[1, 2]): "lengths must be 3 numbers",
         lambda: preview(plan, 5, lengths=[1, 2, 0]): "a length must be >= 1",
         lambda: preview(MixPlan(broken_later, 4), 20_000): "weights at step 10000 must be",
+        lambda: preview(MixPlan(broken_later, 4), 10_001): "weights at step 10000 must be",
+        lambda: preview(MixPlan(broken_at_1024, 4), 1500): "weights at step 1024 must be",
     }.items():
         with pytest.raises(ValueError, match=message):
             call()

@@ -69,7 +69,7 @@ def test_no_collective_is_compiled_for_8_devices(name, axes):
 
 @pytest.mark.parametrize("name", MIXES)
 def test_no_collective_is_asked_for_on_4096_devices(name):
-    mesh = AbstractMesh((512, 8), ("data", "model"))
+    mesh = AbstractMesh((512, 8), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
     rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
     batch = jax.ShapeDtypeStruct((2**20,), jnp.int32, sharding=rows)
     lowered = (

@@ -256,6 +256,7 @@ def start_or_resume(args, facts, manager: ocp.CheckpointManager, state):
         check_same_run(args.out / "run.json", facts)
     if start:
         state = manager.restore(start, args=ocp.args.StandardRestore(state))
+    any_process(False)  # all have read what is there
     if jax.process_index() == 0:
         (args.out / "run.json").write_text(json.dumps(facts))
     return start, state

@@ -21,15 +21,19 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73")  # Okabe and Ito's
 @contextlib.contextmanager
 def own_folder(folder: Path, resume: bool) -> Iterator[str]:
     """Keep a folder for this run alone; gives the reason if it may not be used, else nothing."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    why = ""
+    with contextlib.ExitStack() as stack:
         try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context((folder / "lock").open("w"))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go of when the process ends
+            if (folder / "run.json").exists() and not resume:
+                why = f"{folder} has a run already: --resume it, or take another --out"
         except BlockingIOError:
-            yield f"{folder} is in use by another run"
-            return
-        taken = (folder / "run.json").exists() and not resume
-        yield f"{folder} has a run already: --resume it, or take another --out" if taken else ""
+            why = f"{folder} is in use by another run"
+        except OSError as error:
+            why = f"{folder} cannot be used and locked: {error}"
+        yield why
 
 
 @contextlib.contextmanager

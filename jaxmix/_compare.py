@@ -19,7 +19,11 @@ def compare(name: str, step: int, want: PyTree, got: PyTree, other: str = "eager
         a, b = np.asarray(a), np.asarray(b)
         if a.shape != b.shape or a.dtype != b.dtype:
             raise AssertionError(f"{where}: {b.dtype}{b.shape}, {other} {a.dtype}{a.shape}")
-        off = np.argwhere([x.tobytes() != y.tobytes() for x, y in zip(a, b, strict=True)])
+        pairs = zip(a, b, strict=True)
+        if a.dtype == object:
+            off = np.argwhere([not np.array_equal(x, y) for x, y in pairs])
+        else:
+            off = np.argwhere([x.tobytes() != y.tobytes() for x, y in pairs])
         if off.size:
             row = int(off[0, 0])
             raise AssertionError(f"{where}: row {row} is {b[row]}, {other} {a[row]}")

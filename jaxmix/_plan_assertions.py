@@ -92,8 +92,8 @@ def assert_resumes(
 
     Args:
       plan: a `MixPlan`; or a function `feed(first_step, part, parts)` that starts a run and gives
-        one process's contiguous part of its batches from a step on: trees of arrays with the rows
-        first. What has no axis must be the same in all parts.
+        one process's contiguous part of its batches from a step on: trees of NumPy or JAX arrays
+        (not lists) with the rows first. What has no axis must be the same in all parts.
       num_steps: above the first step.
       parts: numbers of processes to go on with; those that do not divide the rows are left out.
       first_step: that of the unbroken run, by default 0, or that of the plan.

@@ -52,7 +52,8 @@ class MixMetrics:
         Args:
           mixed: of `mix_rows` or `draw_rows`: `source` int [B] and `weights` [K]. For a batch of a
             plan make one: `MixedBatch(rows, source, weights_at(step, weights))`. A row of a source
-            that is none of the K, as after an edit of the plan alone, makes the weights NaN.
+            that is none of the K, as after an edit of the plan alone, makes all weights NaN for
+            good.
           axis_name: inside `pmap` or `shard_map`, the axis or axes that split the rows (static);
             the rows of all shards are counted and the result is the same on each.
 
@@ -74,11 +75,15 @@ class MixMetrics:
         return self.merge(MixMetrics(rows, jnp.zeros_like(rows), weights))
 
     def merge(self, other: "MixMetrics") -> "MixMetrics":
-        """Both together: rows add up, the weights are those of `other` unless it is empty."""
+        """Both together: rows add up, the weights are those of `other` unless it is empty.
+
+        A weight that is NaN in either stays NaN, so that one bad step shows later.
+        """
         low = self.rows_low + other.rows_low
         carry = (low < other.rows_low).astype(jnp.uint32)
         is_used = jnp.any(other.weights != 0)
         weights = jnp.where(is_used, other.weights, self.weights)
+        weights = jnp.where(jnp.isnan(self.weights), jnp.nan, weights)
         return MixMetrics(low, self.rows_high + other.rows_high + carry, weights)
 
     def compute(

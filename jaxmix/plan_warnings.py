@@ -1,5 +1,6 @@
 """What in a plan may not be meant, in words."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -51,13 +52,14 @@ def unreached_end(plan: MixPlan, num_steps: int, curve: np.ndarray) -> list[str]
         if any(_off(plan, step, end).any() for step in far):
             return []
         way = NEAR * np.abs(curve - end).max()
-        there = _rests_from(lambda step: _off(plan, step, end), num_steps)
-        near = _rests_from(lambda step: _off(plan, step, end) > way, num_steps)
+        last = plan.weights_at(num_steps - 1)
+        off = functools.cache(lambda step: _off(plan, step, end))
+        there = _rests_from(off, num_steps)
+        near = _rests_from(lambda step: off(step) > way, num_steps)
     except ValueError:  # no weights that far out, so nothing is said about their end
         return []
-    if near == num_steps or 2 * near < there:
+    if np.abs(last - end).max() <= way or near == num_steps or 2 * near < there:
         return []
-    last = plan.weights_at(num_steps - 1)
     stop = f"the run stops after step {num_steps - 1:,} at {_shown(last)}"
     return [f"the schedule ends at {_shown(end)} from step {there:,} on, but {stop}"]
 
@@ -68,10 +70,11 @@ def _off(plan: MixPlan, step: int, end: np.ndarray) -> np.ndarray:
 
 
 def _rests_from(off: Callable[[int], np.ndarray], start: int) -> int:
-    """The first step from `start` on after which `off` is 0, found from ever wider blocks."""
+    """The first step from `start` on after which `off` is 0, in blocks at growing distances."""
     grid = [start]
     while grid[-1] < MAX_STEP // 2:
-        grid.append((grid[-1] // MAX_STEPS + 1) * MAX_STEPS * 2)
+        block = grid[-1] // MAX_STEPS
+        grid.append((block + 1 + block // 8) * MAX_STEPS)
     moving = [place for place in grid if off(place).any()]
     if not moving:
         return start

@@ -96,8 +96,8 @@ def preview(
     Warns of: a source that gives no rows; one whose rows run out before the end; a schedule that
     would go on to its end value after the run, so that the run never gets there; for a gamma that
     moves, where it breaks 0 < gamma_0 < ... < gamma_N < 1 (or the same falling), but for rests of
-    less than 1/250 of the run. A second or so for a million steps of 35 sources; longer ones show a
-    progress bar in a terminal if tqdm is there.
+    less than 1/250 of a run of 500 steps or more. A second or so for a million steps of 35 sources;
+    longer ones show a progress bar in a terminal if tqdm is there.
 
     Args:
       plan: a `MixPlan`.

@@ -246,6 +246,12 @@ def test_options_that_make_no_sense_are_refused(options, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_a_folder_that_cannot_be_used_stops_all_processes(home):
+    (home / "a file").touch()
+    text, code = end(begin(home / "a file", processes=2))
+    assert code == 1 and "a file cannot be used and locked" in text
+
+
 def test_too_little_text_and_no_launcher_are_told(tmp_path):
     options = ["--fast", "--out", str(tmp_path / "run"), "--corpora", str(tmp_path / "corpora")]
     with pytest.raises(SystemExit, match=r"--megabytes 0.001 is too little: prose has \d+ rows"):

@@ -73,6 +73,9 @@ def test_a_row_of_an_unknown_source_shows():
     for source in ([0, 1, 2, 0], [0, -1, 1, 0]):
         report = jax.jit(metrics.update)(batch(source, [0.5, 0.5])).compute()
         assert np.isnan(report["mix/gamma"]) and np.isnan(report["mix/weight/1"])
+    bad = metrics.update(batch([0, 2], [0.5, 0.5]))
+    assert np.isnan(bad.update(batch([0, 1], [0.5, 0.5])).compute()["mix/gamma"])  # it stays
+    assert np.isnan(metrics.merge(bad).merge(metrics).compute()["mix/gamma"])
 
 
 def test_jit_scan_and_shards_count_the_rows_that_were_drawn(key):

@@ -121,8 +121,15 @@ def broken_later(step):
         (jaxmix.staged_schedule({0: 0.5, 2**29: 0.6}), 10, "step 536,870,912 on"),
         (jaxmix.staged_schedule({0: 0.9, 5: 0.5, 900: 0.9}), 800, "after step 799 at gamma = 0.5"),
         (TWICE_THERE, 150, "from step 1,000 on, but the run stops after step 149 at gamma = 0.5"),
-        (TWICE_THERE, 250, "from step 1,000 on, but the run stops after step 249 at gamma = 0.9"),
-        (jaxmix.rescale_steps(TWICE_THERE, 900), 1024, "from step 900,000 on, but the run"),
+        (TWICE_THERE, 250, None),  # it stands at its end when the run stops
+        (jaxmix.staged_schedule({0: 0.9, 19_000: 0.2, 22_000: 0.9}), 10_000, None),
+        (jaxmix.cyclical_schedule(0.1, 0.9, 4000, num_cycles=20), 8000, None),
+        (
+            jaxmix.staged_schedule({0: 0.9, 12_000: 0.1, 27_000: 0.9, 31_000: 0.1}),
+            10_000,
+            "ends at gamma = 0.1 from step 31,000 on",
+        ),
+        (jaxmix.rescale_steps(TWICE_THERE, 900), 100_000, "from step 900,000 on, but the run"),
         *((jaxmix.cyclical_schedule(0.1, 0.9, cycle), 99, None) for cycle in CYCLES),
         # These creep up to an end for ever; floats end it.
         (jaxmix.inverse_sigmoid_schedule(20.0), 50, None),

@@ -201,6 +201,13 @@ def test_a_feed_that_begins_anew_reads_other_parts_or_ends_is_found():
             batch[:] = step if step > first_step else -1
             yield batch
 
+    def of_texts(first_step, part, parts):
+        whole = (np.array([f"{s} {i}" for i in range(8)], object) for s in range(first_step, 30))
+        return (batch[part * 8 // parts : (part + 1) * 8 // parts] for batch in whole)
+
+    def of_other_texts(first_step, part, parts):
+        return (batch + "!" * (first_step > 0) for batch in of_texts(first_step, part, parts))
+
     def other_structure(first_step, part, parts):
         return (
             {"rows": r.index} if part else {"ids": r.index} for r in pure(first_step, part, parts)
@@ -211,12 +218,14 @@ def test_a_feed_that_begins_anew_reads_other_parts_or_ends_is_found():
         return pure(first_step, part, parts)
 
     assert_resumes(pure, 30)
+    assert_resumes(of_texts, 30)
     assert_resumes(after, 30, first_step=10)
     for feed, message in {
         iterator: "going on at step 0 in 2 processes, step 0, leaf .: row 4 is",
         whole: r"going on at step 0 in 2 processes, step 0.*\(16,\), unbroken int32\(8,\)",
         ends: "step 25: part 0 of 1 ends after 25 batches",
         reused: "going on at step 1 in 1 processes, step 1, leaf .: row 0 is -1.0, unbroken 1.0",
+        of_other_texts: "going on at step 1 in 1 processes, step 1, leaf .: row 0 is 1 0!, unb",
         other_structure: "step 0: the 2 parts differ in structure",
         by_step: r"going on at step 1 .*leaf \['step'\]: row 0 is 0, unbroken 1",
     }.items():

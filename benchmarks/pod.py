@@ -117,8 +117,8 @@ def step(repeats: int) -> None:
         fixed_plan = jaxmix.MixPlan([1.0], args.batch_size)
         mixed_feed = lm.plan_feed if feed == "plan" else lm.pool_feed
         feeds = {
-            "fixed source": fixed_feed(lm, args, sources[0], rows),
-            "fixed again (noise)": fixed_feed(lm, args, sources[0], rows),
+            "fixed source": lm.plan_feed(fixed_plan, sources[:1], args, 0, rows),
+            "fixed again (noise)": lm.plan_feed(fixed_plan, sources[:1], args, 0, rows),
             f"mixed, --feed {feed}": mixed_feed(one, sources, args, 0, rows),
         }
         graph, state = jax.jit(functools.partial(lm.start_state, args), out_shardings=whole)()
@@ -144,12 +144,6 @@ def step(repeats: int) -> None:
         for name, cost in costs.items():
             low, middle, high = 100 * np.percentile(cost / 1000 / step_seconds, [10, 50, 90])
             print(f"    by itself, {name}: {middle:.3f} % of a step ({low:.3f} .. {high:.3f})")
-
-
-def fixed_feed(lm: Any, args: Any, source: Any, rows: Any) -> Iterator[Any]:
-    """The rows of one source in turn, through the same workers and transfers."""
-    plan = jaxmix.MixPlan([1.0], args.batch_size)
-    return lm.plan_feed(plan, [source], args, 0, rows)
 
 
 def segment(train_step: Any, state: Any, fed: Iterator[Any]) -> Any:

@@ -173,11 +173,9 @@ def train(args: argparse.Namespace, weights, told: Sequence[int]) -> dict[str, f
     eval_fn = jax.jit(partial(evaluate, args, graph), out_shardings=whole)
 
     with contextlib.ExitStack() as stack:
-        why = (
-            stack.enter_context(own_folder(args.out, args.resume))
-            if jax.process_index() == 0
-            else ""
-        )
+        is_first = jax.process_index() == 0
+        own = own_folder(args.out, args.resume) if is_first else contextlib.nullcontext("")
+        why = stack.enter_context(own)
         if any_process(bool(why)):
             raise SystemExit(why or 1)
         options = ocp.CheckpointManagerOptions(max_to_keep=2)
@@ -251,14 +249,15 @@ def check_processes(args, sources, plan) -> dict[str, Any]:
 
 def start_or_resume(args, facts, manager: ocp.CheckpointManager, state):
     """The step to go on from, and the state of then, placed as `state` is on this mesh."""
-    start = manager.latest_step() or 0
-    if (args.out / "run.json").exists():
-        check_same_run(args.out / "run.json", facts)
+    start, path = manager.latest_step() or 0, args.out / "run.json"
+    begun = path.exists()
+    if begun:
+        check_same_run(path, facts)
     if start:
         state = manager.restore(start, args=ocp.args.StandardRestore(state))
     any_process(False)  # all have read what is there
-    if jax.process_index() == 0:
-        (args.out / "run.json").write_text(json.dumps(facts))
+    if not begun and jax.process_index() == 0:
+        path.write_text(json.dumps(facts))
     return start, state
 
 

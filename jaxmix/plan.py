@@ -231,8 +231,8 @@ class MixPlan:
         """
         for number in range(self.first_step // MAX_STEPS, -(-num_steps // MAX_STEPS)):
             first = max(number * MAX_STEPS, self.first_step)
-            inside = first == self.first_step
-            cursors = self.cursors(first) if inside else self._blocks.mark(number).cursors
+            begins = first == self.first_step
+            cursors = self.cursors(first) if begins else self._blocks.mark(number).cursors
             yield first, self.weights_from(first, num_steps), cursors
 
     def _tables(self, start: int, stop: int) -> Iterator[np.ndarray]:

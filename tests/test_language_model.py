@@ -1,7 +1,6 @@
 """The language model on real processes: the same rows on any of them, killed or told to leave."""
 
 import fcntl
-import json
 import math
 import os
 import shutil
@@ -13,13 +12,16 @@ from pathlib import Path
 
 import jax
 import language_model as example
+import loopback
 import numpy as np
 import pytest
+from training_log import read_log
+
+import jaxmix
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPT = EXAMPLES / "language_model.py"
-ENV = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
-ENV["JAX_PLATFORMS"] = "cpu"
+ENV = dict(loopback.ENV)
 STEPS = 50
 
 
@@ -60,10 +62,7 @@ def finish(folder, *options, processes=1, devices=8):
 
 def lines(folder, key="rows"):
     """The lines of the metrics that have a key; the last one may be half written."""
-    path = folder / "metrics.jsonl"
-    text = path.read_text() if path.exists() else ""
-    found = [json.loads(line) for line in text.splitlines(True) if line.endswith("\n")]
-    return [line for line in found if key in line]
+    return [line for line in read_log(folder / "metrics.jsonl") if key in line]
 
 
 def wait_for(run, folder, step):
@@ -250,6 +249,13 @@ def test_a_folder_that_cannot_be_used_stops_all_processes(home):
     (home / "a file").touch()
     text, code = end(begin(home / "a file", processes=2))
     assert code == 1 and "a file cannot be used and locked" in text
+
+
+def test_shakespeare_takes_a_tenth_beside_the_glide():
+    weights = example.mixture(example.parse(["--shakespeare", "--steps", "100"]))
+    table = np.asarray(jaxmix.tabulate(weights, 101))
+    np.testing.assert_allclose(table[0], [0.81, 0.09, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(table[100], [0.18, 0.72, 0.1], rtol=1e-6)
 
 
 def test_too_little_text_and_no_launcher_are_told(tmp_path):

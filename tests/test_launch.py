@@ -1,16 +1,15 @@
 """The language model as a pod's launcher starts it: `--distributed` finds its own coordinates."""
 
 import json
-import os
 import random
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from loopback import ENV
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "language_model.py"
-KEPT = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
 
 
 def slurm(process: int, job: int) -> dict[str, str]:
@@ -43,9 +42,7 @@ def test_the_launcher_s_coordinates_are_found(launcher, tmp_path):
     running = [
         subprocess.Popen(
             command,
-            env=KEPT
-            | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
-            | launcher(process, job),
+            env=ENV | {"JAX_NUM_CPU_DEVICES": "2"} | launcher(process, job),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

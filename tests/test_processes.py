@@ -1,7 +1,6 @@
 """Several processes, as on a pod: they draw the rows of one, know their parts, and must agree."""
 
 import json
-import os
 import pathlib
 import re
 import socket
@@ -11,6 +10,7 @@ import sys
 import jax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+from loopback import ENV
 
 import jaxmix
 
@@ -20,13 +20,11 @@ def _run(worker: str, processes: int) -> list:
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    env = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
-    env["JAX_PLATFORMS"] = "cpu"
     path = pathlib.Path(__file__).with_name(worker)
     running = [
         subprocess.Popen(
             [sys.executable, str(path), str(process), str(processes), str(port)],
-            env=env,
+            env=ENV,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -94,7 +94,7 @@ def plan(repeats: int) -> None:
                 for repeat in range(repeats + 1):
                     begin = time.perf_counter()
                     for step in range(repeat * steps, (repeat + 1) * steps):
-                        one.rows(step, hosts // 2, hosts)
+                        one.rows(step, shard_index=hosts // 2, shard_count=hosts)
                     seconds.append((time.perf_counter() - begin) / steps)
                 low, middle, high = 1e6 * np.percentile(seconds[1:], [10, 50, 90])
                 cells.append(f"{middle:.0f} ({low:.0f} .. {high:.0f})")

@@ -58,8 +58,8 @@ def plan_feed(plan, sources, args, start: int, rows: NamedSharding):
         grain.MapDataset.source(source).shuffle(seed=args.seed + 1000 * k)
         for k, source in enumerate(sources)
     ]
-    part, parts = jaxmix.local_part(rows, args.batch_size)
-    batches = jaxmix.PlanSource(plan, shuffled, args.steps, part, parts)
+    index, count = jaxmix.local_shard(rows, args.batch_size)
+    batches = jaxmix.PlanSource(plan, shuffled, args.steps, shard_index=index, shard_count=count)
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
     dataset = grain.MapDataset.source(batches)[start:].to_iter_dataset(options)
     if args.workers:
@@ -134,7 +134,11 @@ def train_step(weights, args, mesh: Mesh, graph, state, fed):
     report = {"loss": loss, "rows": fingerprint(mixed.rows)}
     bits = sums.total / sums.count / jnp.log(2.0)
     report |= {f"train/{name}": bits[k] for k, name in enumerate(args.names)}
-    report |= jaxmix.MixMetrics.empty(len(args.names)).update(mixed).compute(args.names)
+    report |= (
+        jaxmix.MixMetrics.empty(len(args.names))
+        .update(mixed.source, mixed.weights)
+        .compute(args.names)
+    )
     return nnx.state((model, optimizer)), report
 
 

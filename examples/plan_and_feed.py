@@ -20,14 +20,17 @@ import jaxmix
 NAMES = ("prose", "code")
 
 
-def feed(plan: jaxmix.MixPlan, sources: Sequence[np.ndarray], stop: int, parts: int) -> list[dict]:
-    """The batches of some steps, fed by `parts` processes (here one after the other)."""
-    feeds = [jaxmix.plan_batches(plan, sources, stop, part, parts) for part in range(parts)]
+def feed(plan: jaxmix.MixPlan, sources: Sequence[np.ndarray], stop: int, shards: int) -> list[dict]:
+    """The batches of some steps, fed by `shards` processes (here one after the other)."""
+    feeds = [
+        jaxmix.PlanSource(plan, sources, stop, shard_index=i, shard_count=shards)
+        for i in range(shards)
+    ]
     batches = []
     for pieces in zip(*feeds, strict=True):
         assert len({int(piece["step"]) for piece in pieces}) == 1
         batches.append(
-            {k: np.concatenate([p[k] for p in pieces]) for k in ("source", "index", "rows")}
+            {k: np.concatenate([p[k] for p in pieces]) for k in ("source", "position", "rows")}
         )
     return batches
 
@@ -35,9 +38,9 @@ def feed(plan: jaxmix.MixPlan, sources: Sequence[np.ndarray], stop: int, parts: 
 def describe(title: str, plan: jaxmix.MixPlan, batches: Sequence[dict]) -> None:
     print(f"\n{title}: steps {plan.first_step} to {plan.first_step + len(batches) - 1}, {plan}")
     for k, name in enumerate(NAMES):
-        index = np.concatenate([b["index"][b["source"] == k] for b in batches])
-        if index.size:
-            print(f"  {name}: rows {index.min()} to {index.max()}, {index.size} of them")
+        position = np.concatenate([b["position"][b["source"] == k] for b in batches])
+        if position.size:
+            print(f"  {name}: rows {position.min()} to {position.max()}, {position.size} of them")
 
 
 def main(argv: Sequence[str] | None = None) -> dict:
@@ -59,11 +62,11 @@ def main(argv: Sequence[str] | None = None) -> dict:
         # The plan: prose first, more and more code. Known before the first step.
         gamma = optax.linear_schedule(0.9, 0.3, args.steps)
         plan = jaxmix.MixPlan(gamma, args.batch_size, seed=7)
-        ends = plan.first_step_beyond([len(rows) for rows in sources], args.steps)
+        ends = plan.runs_out_at(args.steps, [len(rows) for rows in sources])
         print(f"\nThe second epoch begins at step {dict(zip(NAMES, ends, strict=True))}")
 
         stop = args.steps // 2
-        before = feed(plan, sources, stop, parts=1)
+        before = feed(plan, sources, stop, shards=1)
         describe("First run", plan, before)
 
         # The run stops. What goes into its checkpoint is a few numbers.
@@ -72,20 +75,20 @@ def main(argv: Sequence[str] | None = None) -> dict:
         # It goes on with another schedule, twice the batch, and on four processes.
         state = json.loads((folder / "plan.json").read_text())
         swap = jaxmix.staged_schedule({0: 0.5, stop + args.steps // 4: 0.0})
-        edited = jaxmix.MixPlan(swap, 2 * args.batch_size, start=state)
-        after = feed(edited, sources, args.steps, parts=4)
+        edited = jaxmix.MixPlan(swap, 2 * args.batch_size, state=state)
+        after = feed(edited, sources, args.steps, shards=4)
         describe("Edited run", edited, after)
 
         first = after[0]["rows"][after[0]["source"] == 1][0]
         print("\nA row of code in it:", repr(bytes(first).decode(errors="replace")))
 
         source = np.concatenate([batch["source"] for batch in before + after])
-        index = np.concatenate([batch["index"] for batch in before + after])
+        position = np.concatenate([batch["position"] for batch in before + after])
         rows = np.concatenate([batch["rows"] for batch in before + after])
         print("\nBoth runs together")
         lost = repeated = 0
         for k, label in enumerate(NAMES):
-            used = index[source == k]
+            used = position[source == k]
             ids = set(used.tolist())
             lost += len(set(range(used.size)) - ids)
             repeated += used.size - len(ids)

@@ -70,7 +70,7 @@ def gallery() -> dict[str, dict[str, optax.Schedule]]:
             "size": jaxmix.temperature_schedule(sizes, optax.linear_schedule(1.0, 5.0, 999))
         },
         "stack_schedules": {
-            "source": jaxmix.stack_schedules(0.5, linear, jaxmix.complement(linear))
+            "source": jaxmix.stack_schedules(0.5, linear, jaxmix.complement_schedule(linear))
         },
         "nest_schedules": {
             "leaf": jaxmix.nest_schedules(
@@ -81,11 +81,11 @@ def gallery() -> dict[str, dict[str, optax.Schedule]]:
             "row share": jaxmix.token_share_schedule(jaxmix.staged_schedule(mixes), [100, 400, 900])
         },
         "complement, clip_schedule": {
-            "complement": jaxmix.complement(linear),
+            "complement": jaxmix.complement_schedule(linear),
             "clipped": jaxmix.clip_schedule(linear, 0.2, 0.6),
         },
-        "rescale_steps": {
-            f"{n} steps an epoch": jaxmix.rescale_steps(optax.linear_schedule(0.0, 1.0, 4), n)
+        "rescale_schedule": {
+            f"{n} steps an epoch": jaxmix.rescale_schedule(optax.linear_schedule(0.0, 1.0, 4), n)
             for n in (100, 200)
         },
     }

@@ -1,50 +1,56 @@
 """Anneal the mixture of training data, losses or distributions in JAX."""
 
-from importlib.metadata import version as _version
+from importlib import metadata as _metadata
 
-from jaxmix.annealing import AnnealingReport, annealing_report, check_annealing
-from jaxmix.checked import check_weights
-from jaxmix.combinators import (
-    clip_schedule,
-    complement,
-    nest_schedules,
-    rescale_steps,
-    stack_schedules,
-    token_share_schedule,
-)
-from jaxmix.curricula import (
-    competence_schedule,
-    cyclical_schedule,
-    dann_schedule,
-    inverse_sigmoid_schedule,
-)
-from jaxmix.distributions import mix_log_probs, mix_logits
-from jaxmix.draws import (
+from jaxmix import testing as testing
+from jaxmix._feed.feed import PlanSelectionMap, PlanSource
+from jaxmix._feed.multihost import check_same_plan, local_shard
+from jaxmix._losses.interpolate import interpolate, mix_log_probs, mix_logits
+from jaxmix._losses.loss_fns import mix_loss_fns
+from jaxmix._losses.source_sums import SourceSums, source_sums
+from jaxmix._mixing.draws import (
     bernoulli_sources,
     counted_sources,
     systematic_sources,
     uniform_rows,
 )
-from jaxmix.feed import PlanSelectionMap, PlanSource, plan_batches
-from jaxmix.losses import SourceSums, interpolate, mix_loss_fns, source_sums
-from jaxmix.metrics import MixMetrics
-from jaxmix.plan import MixPlan, PlannedRows
-from jaxmix.plots import plot_schedules
-from jaxmix.preview import Preview, preview
-from jaxmix.processes import check_same_plan, local_part
-from jaxmix.rows import MixedBatch, RowPool, draw_rows, mix_rows, select_rows
-from jaxmix.sampler import MixtureSampler
-from jaxmix.schedules import (
+from jaxmix._mixing.metrics import MixMetrics
+from jaxmix._mixing.pool import RowPool, draw_rows
+from jaxmix._mixing.rows import MixedBatch, mix_rows, select_rows
+from jaxmix._mixing.sampler import MixtureSampler
+from jaxmix._plan.plan import MixPlan
+from jaxmix._plan.timeline import PlannedRows
+from jaxmix._preview.plots import plot_schedules
+from jaxmix._preview.preview import Preview, preview
+from jaxmix._schedules.annealing import AnnealingReport, annealing_report, check_annealing
+from jaxmix._schedules.by_size import temperature_schedule, unimax_weights
+from jaxmix._schedules.combinators import (
+    clip_schedule,
+    complement_schedule,
+    nest_schedules,
+    rescale_schedule,
+    stack_schedules,
+    token_share_schedule,
+)
+from jaxmix._schedules.curricula import (
+    competence_schedule,
+    cyclical_schedule,
+    dann_schedule,
+    inverse_sigmoid_schedule,
+)
+from jaxmix._schedules.tables import staged_schedule, table_schedule, tabulate
+from jaxmix._schedules.transitions import (
     cosine_schedule,
     exponential_schedule,
     make_schedule,
     sigmoid_schedule,
 )
-from jaxmix.sizes import temperature_schedule, unimax_weights
-from jaxmix.tables import staged_schedule, table_schedule, tabulate
-from jaxmix.weights import weights_at
+from jaxmix._schedules.weights import checkify_weights, weights_at
 
-__version__ = _version("jaxmix-schedules")
+try:
+    __version__ = _metadata.version("jaxmix-schedules")
+except _metadata.PackageNotFoundError:  # used from a plain path
+    __version__ = "0+unknown"
 
 __all__ = [
     "AnnealingReport",
@@ -62,10 +68,10 @@ __all__ = [
     "bernoulli_sources",
     "check_annealing",
     "check_same_plan",
-    "check_weights",
+    "checkify_weights",
     "clip_schedule",
     "competence_schedule",
-    "complement",
+    "complement_schedule",
     "cosine_schedule",
     "counted_sources",
     "cyclical_schedule",
@@ -74,17 +80,16 @@ __all__ = [
     "exponential_schedule",
     "interpolate",
     "inverse_sigmoid_schedule",
-    "local_part",
+    "local_shard",
     "make_schedule",
     "mix_log_probs",
     "mix_logits",
     "mix_loss_fns",
     "mix_rows",
     "nest_schedules",
-    "plan_batches",
     "plot_schedules",
     "preview",
-    "rescale_steps",
+    "rescale_schedule",
     "select_rows",
     "sigmoid_schedule",
     "source_sums",
@@ -99,3 +104,8 @@ __all__ = [
     "unimax_weights",
     "weights_at",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names and nothing else; the wings begin with an underscore."""
+    return sorted([*__all__, "testing", *(name for name in globals() if name.startswith("__"))])

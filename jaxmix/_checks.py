@@ -1,5 +1,7 @@
 """Checks of what a user passes, all with one form of message: name, what is needed, what came."""
 
+from __future__ import annotations
+
 import math
 import numbers
 from collections.abc import Sequence

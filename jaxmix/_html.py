@@ -1,5 +1,7 @@
 """Tables in HTML, for notebooks."""
 
+from __future__ import annotations
+
 import html
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -1,5 +1,7 @@
 """The types that jaxmix speaks: schedules, arrays and trees of arrays. No logic."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,7 +22,7 @@ PyTree = Any
 Schedule = Callable[[Any], Any]
 """`schedule(step) -> value`: exactly an `optax.Schedule`."""
 
-ScalarOrSchedule = float | Sequence[float] | np.ndarray | jax.Array | Schedule
+Weights = float | Sequence[float] | np.ndarray | jax.Array | Schedule
 """A share of source 0 in [0, 1], an array [K] of weights, or a schedule that returns either."""
 
 AxisName = str | tuple[str, ...]

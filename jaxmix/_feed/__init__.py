@@ -1,0 +1,1 @@
+"""Batches from a plan: rows read from sources, on one process or many."""

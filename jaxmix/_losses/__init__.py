@@ -1,0 +1,1 @@
+"""Losses and distributions mixed by the schedule that mixes data."""

@@ -1,0 +1,116 @@
+"""Rows taken from buffers of different lengths that are kept as one."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmix._checks import check_alike, is_concrete, need
+from jaxmix._mixing.draws import Draw, draw_function, uniform_rows
+from jaxmix._mixing.rows import MixedBatch, num_rows_of
+from jaxmix._schedules.weights import weights_at
+from jaxmix._types import Array, ArrayLike, AxisName, PRNGKey, PyTree, Weights
+
+
+@jax.tree_util.register_pytree_node_class
+class RowPool:
+    """Pre-fetched buffers of different lengths, kept as one; only the rows taken are moved.
+
+    Args:
+      *buffers: K trees of equal structure and dtypes; the leaves of buffer k have shape [N_k, ...],
+        equal but for N_k. They are copied once, at the call.
+
+    A pool is a pytree: pass it to a jitted step as an argument, not as a constant. On a mesh keep
+    it replicated, or one pool for each shard inside `shard_map`.
+
+    Raises:
+      ValueError, TypeError: naming the leaf and the source, where the buffers differ; an empty
+        buffer; 2^31 rows and more.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxmix
+      >>> pool = jaxmix.RowPool(jnp.array([1, 2]), jnp.array([10, 20, 30]))
+      >>> pool.take(jnp.array([0, 1, 1]), jnp.array([1, 2, 3])).tolist()
+      [2, 30, 10]
+    """
+
+    def __init__(self, *buffers: PyTree):
+        check_alike(buffers, skip_axes=1)
+        lengths = [num_rows_of(f"buffer {k}", buffer) for k, buffer in enumerate(buffers)]
+        for k, length in enumerate(lengths):
+            need(length > 0, f"buffer {k}", "of at least one row", 0)
+        need(sum(lengths) < 2**31, "the pool", "below 2^31 rows", sum(lengths))
+        self.lengths: tuple[int, ...] = tuple(lengths)
+        self.rows: PyTree = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *buffers)
+
+    def take(self, source: Array, index: Array | np.ndarray) -> PyTree:
+        """The rows `index` of the buffers `source`, int [B] both; past its end one starts anew."""
+        for name, given in (("source", source), ("index", index)):
+            whole = hasattr(given, "dtype") and jnp.issubdtype(given.dtype, jnp.integer)
+            need(whole, name, "an array of integers", given, TypeError)
+            need(given.ndim == 1, name, "of rank 1", given.shape)
+        need(index.shape == source.shape, "index", f"of shape {source.shape}", index.shape)
+        lengths = np.asarray(self.lengths, np.int32)
+        starts = jnp.asarray(np.cumsum(lengths) - lengths)
+        if isinstance(index, np.ndarray):  # a plan's int64 index would not survive as int32
+            if is_concrete(source):
+                index = index % lengths[np.asarray(source)]
+            small = index.size == 0 or (index.min() >= 0 and index.max() < 2**31)
+            need(bool(small), "index", "in [0, 2^31) beside a traced source", index)
+            index = index.astype(np.int32)
+        places = jnp.asarray(index)
+        places = places.astype(jnp.int32) if places.dtype.itemsize < 4 else places
+        inside = places % jnp.asarray(lengths).astype(places.dtype)[source]
+        position = starts[source] + inside.astype(jnp.int32)
+        return jax.tree.map(lambda leaf: jnp.take(leaf, position, axis=0, mode="clip"), self.rows)
+
+    def tree_flatten(self) -> tuple[tuple[PyTree], tuple[int, ...]]:
+        return (self.rows,), self.lengths
+
+    @classmethod
+    def tree_unflatten(cls, lengths: tuple[int, ...], children: tuple[PyTree]) -> RowPool:
+        pool = object.__new__(cls)
+        pool.lengths, (pool.rows,) = lengths, children
+        return pool
+
+
+def draw_rows(
+    key: PRNGKey,
+    step: ArrayLike,
+    weights: Weights,
+    pool: RowPool,
+    num_rows: int,
+    *,
+    draw: Draw = "bernoulli",
+    axis_name: AxisName | None = None,
+    group_size: int = 1,
+) -> MixedBatch:
+    """Draw a source for each row, then a row of that source's buffer, uniformly with replacement.
+
+    Args:
+      key, step, weights, draw, axis_name, group_size: as for `mix_rows`. Rows of a group share
+        their source, not their row.
+      pool: the buffers.
+      num_rows: the rows to draw (static); inside `pmap` or `shard_map` those of one shard.
+
+    Returns:
+      MixedBatch(rows, source, weights), rows a tree of arrays [num_rows, ...].
+
+    Raises:
+      ValueError, TypeError: as `mix_rows`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxmix
+      >>> pool = jaxmix.RowPool(jnp.zeros((5, 2)), jnp.ones((900, 2)))
+      >>> jaxmix.draw_rows(jax.random.key(0), 3, 0.5, pool, num_rows=16).rows.shape
+      (16, 2)
+    """
+    need(isinstance(pool, RowPool), "pool", "a RowPool", type(pool), TypeError)
+    simplex = weights_at(step, weights, num_sources=len(pool.lengths))
+    source = draw_function(draw)(
+        key, step, simplex, num_rows, axis_name=axis_name, group_size=group_size
+    )
+    lengths = jnp.asarray(np.asarray(pool.lengths, np.int32))[source]
+    index = uniform_rows(key, step, lengths, axis_name=axis_name)
+    return MixedBatch(pool.take(source, index), source, simplex)

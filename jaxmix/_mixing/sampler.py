@@ -1,0 +1,106 @@
+"""MixtureSampler: one example at a time on the host, by the same draws as on the device."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmix._checks import need, whole_number
+from jaxmix._mixing.draws import bernoulli_sources, uniform_rows
+from jaxmix._schedules.evaluate import MAX_STEP
+from jaxmix._schedules.tables import table_schedule
+from jaxmix._schedules.weights import weights_at
+from jaxmix._types import Array, Weights
+
+BLOCK = 1024
+"""Steps drawn in one compiled call."""
+
+
+class MixtureSampler:
+    """Mix two datasets example by example: at step t from X with probability gamma_t, else from Y.
+
+    Args:
+      X, Y: sequences (`len` and `[i]`) of any examples.
+      schedule: the gamma of each step, a sequence of numbers; or a number or a schedule, with
+        `num_steps`.
+      num_steps: the number of examples; by default the length of `schedule`.
+      seed: the seed of `jax.random.key(seed)`. Example t is a pure function of (seed, t): it is
+        the row that `draw_rows` takes at step t for `num_rows=1`.
+
+    Iterating gives the pairs (t, example), from 0 each time; `len(sampler)` is their number and
+    `sampler[t]` the t-th pair, at once.
+
+    Raises:
+      ValueError, TypeError: an empty X or Y; a known gamma outside [0, 1]; no `num_steps` where it
+        is needed, or more than the sequence has. IndexError: t outside the range.
+
+    Example:
+      >>> import jaxmix
+      >>> gammas = jaxmix.tabulate(jaxmix.make_schedule(10, 0.0, 1.0, kind="cosine"), 10)
+      >>> sampler = jaxmix.MixtureSampler(["x0", "x1"], ["y0", "y1", "y2"], gammas)
+      >>> len(sampler), sampler[0][1][0], sampler[9][1][0]
+      (10, 'y', 'x')
+    """
+
+    def __init__(
+        self,
+        X: Sequence[Any],
+        Y: Sequence[Any],
+        schedule: Weights,
+        num_steps: int | None = None,
+        seed: int = 0,
+    ):
+        most = MAX_STEP + 1
+        for name, source in (("X", X), ("Y", Y)):
+            need(len(source) > 0, name, "a sequence of at least one example", "an empty one")
+        need(max(len(X), len(Y)) < 2**31, "X and Y", "below 2^31 examples", (len(X), len(Y)))
+        if not callable(schedule) and np.ndim(schedule) == 1:
+            gammas = np.asarray(schedule, np.float32)
+            inside = bool(np.all((gammas >= 0.0) & (gammas <= 1.0)))
+            need(inside, "schedule", "in [0, 1] at every step", schedule)
+            most = gammas.size
+            num_steps = most if num_steps is None else num_steps
+            schedule = table_schedule(gammas) if gammas.size else 0.0
+        self._sources = (X, Y)
+        self._num_steps = whole_number("num_steps", num_steps, 0)
+        need(self._num_steps <= most, "num_steps", f"at most {most}", num_steps)
+        self._draw = functools.partial(_draw, seed, schedule, (len(X), len(Y)))
+        self._draw_block = jax.jit(jax.vmap(self._draw))
+        self._block: tuple[int, np.ndarray, np.ndarray] = (-1, np.zeros(0), np.zeros(0))
+
+    def __len__(self) -> int:
+        return self._num_steps
+
+    def __getitem__(self, t: int) -> tuple[int, Any]:
+        t = range(self._num_steps)[operator.index(t)]
+        number, place = divmod(t, BLOCK)
+        block = self._block  # read once, so that threads may share the sampler
+        if block[0] != number:
+            source, index = self._draw_block(number * BLOCK + jnp.arange(BLOCK))
+            self._block = block = (number, np.asarray(source), np.asarray(index))
+        return t, self._sources[block[1][place]][int(block[2][place])]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_draw_block"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _draw_block=jax.jit(jax.vmap(state["_draw"])))
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        return (self[t] for t in range(self._num_steps))
+
+
+def _draw(
+    seed: int, schedule: Weights, lengths: tuple[int, int], step: Array
+) -> tuple[Array, Array]:
+    """The source and the row of one step."""
+    key = jax.random.key(seed)
+    source = bernoulli_sources(key, step, weights_at(step, schedule, num_sources=2), 1)
+    index = uniform_rows(key, step, jnp.asarray(lengths)[source])
+    return source[0], index[0]

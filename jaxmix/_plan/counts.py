@@ -1,0 +1,157 @@
+"""Whole counts under moving weights: the rows of each source in every step, on the host.
+
+A weight is a whole number of units and those of a step sum to exactly ONE, so what a source is owed
+is known exactly, whatever the number of rows. For two sources the rows given before a step are the
+rounded ideal. More sources can't be rounded one by one (a small one would get -1 rows now and
+then): the rows of a whole span of steps are dealt out first, by largest remainder, and then halved
+in time again and again, each half between what is given before and after it. So no source falls
+back, all steps of a level are worked out at once, and only the state before each block is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+ONE = 2**52
+"""The units of a weight of 1."""
+
+MAX_STEPS = 1024
+"""The most steps in a block: their units fit an int64."""
+
+MAX_BATCH_SIZE = 2**24
+
+SPAN_NUMBERS = 2**15
+"""The most counts in a span of steps dealt out at once: larger arrays fall out of the cache."""
+
+_NO_ROOM = np.iinfo(np.int64).min
+_NO_ROW = np.iinfo(np.int64).max
+
+
+class Progress(NamedTuple):
+    """Where the sources stand before a step.
+
+    `cursors`: int64 [K], the rows used of each source. `carry`: int64 [K], what each is owed beyond
+    them, in units of 1/ONE row, with the sum 0.
+    """
+
+    cursors: np.ndarray
+    carry: np.ndarray
+
+
+def to_units(weights: np.ndarray) -> np.ndarray:
+    """Weights [T, K] as int64 units [T, K], those of a step sum to exactly ONE; 0 stays 0."""
+    units = np.rint(weights * (ONE / weights.sum(axis=1, keepdims=True))).astype(np.int64)
+    rest = ONE - units.sum(axis=1)
+    units[np.arange(len(units)), weights.argmax(axis=1)] += rest
+    return units
+
+
+def end_progress(progress: Progress, units: np.ndarray, batch_size: int) -> Progress:
+    """The state after a block of at most MAX_STEPS steps with these units [T, K]."""
+    *_, (_, _, end) = _spans(progress, units, batch_size)
+    return end
+
+
+def block_counts(progress: Progress, units: np.ndarray, batch_size: int) -> np.ndarray:
+    """The rows of each source in each step of a block: int64 [T, K], >= 0, each step's sum B."""
+    if units.shape[1] == 2:
+        whole, part = owed(progress, np.cumsum(units, axis=0), batch_size)
+        first = np.diff(whole[:, 0] + (part[:, 0] >= ONE // 2), prepend=0)
+        return np.stack([first, batch_size - first], axis=1)
+    counts = np.empty(units.shape, np.int64)
+    for first, last, end in _spans(progress, units, batch_size):
+        ideal = np.cumsum(units[first:last], axis=0) * (batch_size / ONE) + progress.carry / ONE
+        given = np.zeros((last - first + 1, units.shape[1]))
+        given[-1] = end.cursors - progress.cursors
+        _halve(given, ideal, batch_size)
+        counts[first:last] = given[1:] - given[:-1]
+        progress = end
+    return counts
+
+
+def owed(progress: Progress, totals: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows owed by now, B times the summed units plus the carry: whole rows and units.
+
+    Both int64 and exact: the product has up to 86 bits and is made in two words.
+    """
+    low = (totals & 0xFFFFFFFF) * batch_size
+    high = (totals >> 32) * batch_size + (low >> 32)
+    part = ((high & (2**20 - 1)) << 32) + (low & 0xFFFFFFFF) + progress.carry
+    return (high >> 20) + (part >> 52), part & (ONE - 1)
+
+
+def _spans(
+    progress: Progress, units: np.ndarray, batch_size: int
+) -> Iterator[tuple[int, int, Progress]]:
+    """Cut a block into spans of steps: first, last + 1 and the state after it.
+
+    Within a span every source has a weight in all steps or in none, so that any split of its rows
+    over the steps is allowed.
+    """
+    num_steps, num_sources = units.shape
+    if num_sources == 2:
+        whole, part = owed(progress, units.sum(axis=0), batch_size)
+        given = whole + np.array([part[0] >= ONE // 2, part[1] > ONE // 2])
+        yield 0, num_steps, Progress(progress.cursors + given, (whole - given) * ONE + part)
+        return
+    alive = units > 0
+    ends = set((np.flatnonzero((alive[1:] != alive[:-1]).any(axis=1)) + 1).tolist())
+    longest = 1 << (max(SPAN_NUMBERS // num_sources, 1).bit_length() - 1)
+    first = 0
+    for last in sorted({*ends, *range(longest, num_steps, longest), num_steps}):
+        whole, part = owed(progress, units[first:last].sum(axis=0), batch_size)
+        rows = batch_size * (last - first)
+        room = np.where(alive[first], float(rows), 0.0)
+        given = _deal((whole + part / ONE)[None], room[None], rows)[0].astype(np.int64)
+        progress = Progress(progress.cursors + given, (whole - given) * ONE + part)
+        yield first, last, progress
+        first = last
+
+
+def _halve(given: np.ndarray, ideal: np.ndarray, batch_size: int) -> None:
+    """Fill in `given` [T + 1, K] between its first and last line, each time amid all the gaps."""
+    last = len(given) - 1
+    gap = 1 << (last - 1).bit_length()
+    while gap > 1:
+        half = gap // 2
+        middle = np.arange(half, last, gap)
+        below = given[middle - half]
+        room = given[np.minimum(middle + half, last)] - below
+        given[middle] = below + _deal(ideal[middle - 1] - below, room, half * batch_size)
+        gap = half
+
+
+def _deal(wanted: np.ndarray, room: np.ndarray, rows: int) -> np.ndarray:
+    """Deal out `rows` to the K sources of each line [M, K]: whole numbers nearest to `wanted`.
+
+    Floats that hold whole numbers, from 0 to `room`: the floor of what is wanted, then one more for
+    those that lack most, the first of equals.
+    """
+    dealt = np.minimum(np.maximum(np.floor(wanted), 0.0), room)
+    left = rows - dealt.sum(axis=1)
+    while (over := left < 0.0).any():  # some are ahead of their share
+        dealt[over] = np.maximum(dealt[over] - 1.0, 0.0)
+        left[over] = rows - dealt[over].sum(axis=1)
+    _top_up(wanted, room, dealt, left)
+    while (left := rows - dealt.sum(axis=1)).any():  # more than one each
+        lines = left > 0.0
+        some = dealt[lines]
+        _top_up(wanted[lines], room[lines], some, left[lines])
+        dealt[lines] = some
+    return dealt
+
+
+def _top_up(wanted: np.ndarray, room: np.ndarray, dealt: np.ndarray, left: np.ndarray) -> None:
+    """Give one more row to the `left` sources of a line that lack most and have room for it."""
+    num_sources = wanted.shape[1]
+    # One whole number a source, all different: what it lacks, and below that its place.
+    order = ((wanted - dealt) * 2.0**32).astype(np.int64) * num_sources - np.arange(num_sources)
+    order = np.where(dealt < room, order, _NO_ROOM)
+    place = np.maximum(num_sources - left.astype(np.int64), 0)
+    lines = np.arange(len(place))
+    bar = np.sort(order, axis=1)[lines, np.minimum(place, num_sources - 1)]
+    bar = np.where(place < num_sources, np.maximum(bar, _NO_ROOM + 1), _NO_ROW)
+    dealt += order >= bar[:, None]

@@ -1,0 +1,108 @@
+"""Weights that follow from the sizes of the sources: temperature sampling and UniMax."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmix._checks import need, real_number
+from jaxmix._schedules.arithmetic import as_schedule, normalize
+from jaxmix._schedules.evaluate import call_schedule
+from jaxmix._types import Array, Schedule
+
+COLDEST = 1e-6
+"""The least temperature that a schedule can reach; there the largest source has all the weight."""
+
+
+def temperature_schedule(
+    sizes: Sequence[float] | np.ndarray,
+    temperature: float | Schedule,
+    max_size: float | None = None,
+) -> Schedule:
+    """Weights proportional to min(size, max_size)^(1 / temperature).
+
+    Temperature 1 takes every row equally often, infinity every source; near 0 the largest source
+    takes all. Computed from logarithms, so no size is too large. Arivazhagan et al. 2019, Massively
+    Multilingual Neural Machine Translation in the Wild; with `max_size`, Raffel et al. 2020 (T5).
+
+    Args:
+      sizes: [K], rows or tokens of each source, `> 0`.
+      temperature: a number in (0, inf], or a schedule of one; below 1e-6 it counts as 1e-6.
+      max_size: sizes above it count as it.
+
+    Returns:
+      A schedule of float32 [K] with sum 1.
+
+    Raises:
+      ValueError, TypeError: a size, `max_size` or `temperature` that is not positive.
+
+    Example:
+      >>> import jaxmix
+      >>> weights = jaxmix.temperature_schedule([1e12, 1e10], temperature=2.0)
+      >>> [round(float(w), 3) for w in weights(0)]
+      [0.909, 0.091]
+    """
+    counts = _sizes(sizes)
+    if max_size is not None:
+        counts = np.minimum(counts, real_number("max_size", max_size, 0.0, open_low=True))
+    logs = np.log(counts)
+    relative = (logs - logs.max()).astype(np.float32)
+    if not callable(temperature) and temperature != np.inf:
+        temperature = real_number("temperature", temperature, 0.0, open_low=True)
+
+    def body(step: Array) -> Array:
+        heat: Any = call_schedule(temperature, step) if callable(temperature) else temperature
+        heat = jnp.maximum(jnp.asarray(heat, jnp.float32), COLDEST)
+        need(heat.ndim == 0, "temperature", "a schedule of scalars", heat.shape)
+        # Unless it stands alone, `exp` of a short array is rounded as what it is fused with has it.
+        powers = jnp.exp(jax.lax.optimization_barrier(relative * (1.0 / heat)))
+        return normalize(jax.lax.optimization_barrier(powers))
+
+    return as_schedule(body)
+
+
+def unimax_weights(
+    sizes: Sequence[float] | np.ndarray, budget: float, max_epochs: float
+) -> np.ndarray:
+    """Weights as even as they can be with no source repeated more than `max_epochs` times.
+
+    The budget is split evenly; a source whose part is above `max_epochs` passes gets that many, and
+    the others share what it leaves. Chung et al. 2023, UniMax: Fairer and More Effective Language
+    Sampling for Large-Scale Multilingual Pretraining.
+
+    Args:
+      sizes: [K], rows or tokens of each source, `> 0`.
+      budget: rows or tokens of the whole run, `> 0`.
+      max_epochs: passes over a source at most, `> 0`.
+
+    Returns:
+      float64 [K] with sum 1, on the host. A budget above `max_epochs` passes over everything counts
+      as exactly that many.
+
+    Raises:
+      ValueError, TypeError: a number that is not positive.
+
+    Example:
+      >>> import jaxmix
+      >>> jaxmix.unimax_weights([1000, 1000, 10], budget=1000, max_epochs=4).tolist()
+      [0.48, 0.48, 0.04]
+    """
+    counts = _sizes(sizes)
+    remaining = real_number("budget", budget, 0.0, open_low=True)
+    caps = counts * real_number("max_epochs", max_epochs, 0.0, open_low=True)
+    shares = np.zeros_like(caps)
+    for done, source in enumerate(np.argsort(caps, kind="stable")):
+        shares[source] = min(caps[source], remaining / (len(caps) - done))
+        remaining -= shares[source]
+    return shares / shares.sum()
+
+
+def _sizes(sizes: Any) -> np.ndarray:
+    counts = np.asarray(sizes, np.float64)
+    need(counts.ndim == 1 and counts.size > 0, "sizes", "[K], not empty", counts.shape)
+    need(bool(np.all((counts > 0) & np.isfinite(counts))), "sizes", "> 0", counts.tolist())
+    return counts

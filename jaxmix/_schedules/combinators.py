@@ -1,0 +1,209 @@
+"""Schedules made of other schedules. Every schedule taken here may be optax's or a user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmix._checks import need, real_number
+from jaxmix._schedules.arithmetic import as_schedule, clip, normalize
+from jaxmix._schedules.evaluate import call_schedule
+from jaxmix._schedules.weights import check_simplex, weights_at
+from jaxmix._types import Array, Schedule, Weights
+
+
+def complement_schedule(schedule: Schedule) -> Schedule:
+    """The share of the other source, 1 - schedule(step).
+
+    Args:
+      schedule: a schedule of gamma (scalars).
+
+    Raises:
+      TypeError: `schedule` can't be called. ValueError, at the first call: it returns no scalar.
+
+    Example:
+      >>> import jaxmix
+      >>> eta = jaxmix.complement_schedule(jaxmix.cosine_schedule(0.0, 1.0, 100))
+      >>> float(eta(0)), float(eta(50)), float(eta(100))
+      (1.0, 0.5, 0.0)
+    """
+    _callable(schedule)
+    return as_schedule(lambda step: 1.0 - _scalar(schedule, step))
+
+
+def clip_schedule(schedule: Schedule, low: float, high: float) -> Schedule:
+    """`schedule` kept inside [low, high], so that neither source ever dies out.
+
+    Args:
+      schedule: a schedule of gamma (scalars).
+      low, high: numbers, `low <= high`.
+
+    Raises:
+      ValueError: `low > high`, one not finite; at the first call, a schedule of other than scalars.
+
+    Example:
+      >>> import jaxmix
+      >>> gamma = jaxmix.clip_schedule(jaxmix.make_schedule(5), 0.1, 0.9)
+      >>> [round(float(gamma(t)), 2) for t in range(5)]
+      [0.1, 0.25, 0.5, 0.75, 0.9]
+    """
+    _callable(schedule)
+    high = real_number("high", high)
+    low = real_number("low", low, high=high)
+    return as_schedule(lambda s: clip(_scalar(schedule, s), np.float32(low), np.float32(high)))
+
+
+def stack_schedules(*schedules: float | Schedule) -> Schedule:
+    """K schedules of relative weights as one schedule of weights [K] with sum 1.
+
+    Args:
+      *schedules: for each source a schedule of scalars, or a number; a value below 0 counts as 0.
+
+    Returns:
+      A schedule of float32 [K]; a step at which all are 0 has no mixture and shows NaN.
+
+    Raises:
+      ValueError, TypeError: no schedule at all, a number below 0; at the first call, a schedule of
+        other than scalars.
+
+    Example:
+      >>> import jaxmix
+      >>> weights = jaxmix.stack_schedules(jaxmix.make_schedule(11, 0.0, 2.0), 1.0, 1.0)
+      >>> weights(10).tolist()
+      [0.5, 0.25, 0.25]
+    """
+    need(bool(schedules), "schedules", "at least one", schedules)
+    given = [s if callable(s) else real_number("schedules", s, 0.0) for s in schedules]
+
+    def body(step: Array) -> Array:
+        return normalize(jnp.stack([_scalar(s, step) for s in given]))
+
+    return as_schedule(body)
+
+
+def nest_schedules(outer: Weights, *inner: Weights) -> Schedule:
+    """A mixture of mixtures: the weight of a group times the weights inside it.
+
+    Args:
+      outer: weights of the G groups, [G] or a schedule of it; for two groups also a gamma.
+      *inner: for each group its weights, [K_g] or a schedule of it; a gamma (number or schedule of
+        scalars) stands for two sources, `[1.0]` for one.
+
+    Returns:
+      A schedule of float32 [K_1 + ... + K_G] with sum 1, group after group.
+
+    Raises:
+      ValueError: no group, known weights that are not on the simplex; at the first call, `outer` of
+        other than G weights.
+
+    Example:
+      >>> import jaxmix
+      >>> code_share = jaxmix.make_schedule(11, 0.0, 1.0)
+      >>> weights = jaxmix.nest_schedules(code_share, [0.75, 0.25], [1.0])
+      >>> weights(5).tolist()
+      [0.375, 0.125, 0.5]
+    """
+    need(bool(inner), "inner", "the weights of at least one group", inner)
+    groups = _known("outer", outer)
+    members = [_known("inner", weights) for weights in inner]
+
+    def body(step: Array) -> Array:
+        shares = weights_at(step, groups, len(members))
+        return jnp.concatenate([shares[g] * weights_at(step, w) for g, w in enumerate(members)])
+
+    return as_schedule(body)
+
+
+def token_share_schedule(schedule: Weights, mean_tokens: Sequence[float] | np.ndarray) -> Schedule:
+    """Weights asked for in tokens as weights in rows: w_k / mean_tokens_k over their sum.
+
+    Args:
+      schedule: shares of the tokens: [K] or a schedule of it, or a gamma for two sources.
+      mean_tokens: [K], mean tokens in a row of each source, `> 0`.
+
+    Returns:
+      A schedule of float32 shares of the rows: a gamma for a gamma, [K] with sum 1 for [K].
+
+    Raises:
+      ValueError, TypeError: a mean that is not positive, known shares that are not on the simplex;
+        at the first call, shares of other than K sources.
+
+    Example:
+      >>> import jaxmix
+      >>> rows = jaxmix.token_share_schedule(0.5, mean_tokens=[300.0, 100.0])
+      >>> float(rows(0))
+      0.25
+    """
+    means = np.asarray(mean_tokens, np.float64)
+    need(means.ndim == 1 and means.size > 0, "mean_tokens", "[K], not empty", means.shape)
+    positive = bool(np.all((means > 0) & np.isfinite(means)))
+    need(positive, "mean_tokens", "> 0", means.tolist())
+    rows_per_token = (means.min() / means).astype(np.float32)
+    asked = _known("schedule", schedule)
+
+    def body(step: Array) -> Array:
+        tokens: Any = call_schedule(asked, step) if callable(asked) else asked
+        rows = normalize(weights_at(step, tokens, means.size) * rows_per_token)
+        return rows if tokens.ndim else rows[0]
+
+    return as_schedule(body)
+
+
+def rescale_schedule(schedule: Schedule, steps_per_unit: float) -> Schedule:
+    """A schedule written in other units (epochs, tokens), driven by steps.
+
+    It is given step / steps_per_unit as float32: for an epoch of 500 steps `steps_per_unit` is 500,
+    for tokens it is 1 / tokens_per_step. A float has 24 bits: up to step 2^23 an epoch of a whole
+    number of steps begins on its exact step; beyond that, or where the steps make no whole epoch, a
+    change may come early or late by 2^-23 of the steps so far.
+
+    Args:
+      schedule: a schedule of units; its sizes are in units as well.
+      steps_per_unit: steps that make one unit, `> 0`.
+
+    Raises:
+      ValueError, TypeError: `steps_per_unit` not positive, a schedule that can't be called.
+
+    Example:
+      >>> import jaxmix
+      >>> by_epoch = jaxmix.staged_schedule({0: 1.0, 3: 0.5})
+      >>> gamma = jaxmix.rescale_schedule(by_epoch, steps_per_unit=500)
+      >>> float(gamma(1499)), float(gamma(1500))
+      (1.0, 0.5)
+    """
+    _callable(schedule)
+    per_unit = real_number("steps_per_unit", steps_per_unit, 0.0, open_low=True)
+
+    def body(step: Array) -> Array:
+        count = step.astype(jnp.float32)
+        if per_unit < 1.0:
+            return call_schedule(schedule, count * np.float32(1.0 / per_unit))
+        # By a constant XLA would multiply with the reciprocal, and epoch 3 would begin a step late.
+        return call_schedule(schedule, count / jnp.where(count > 0, np.float32(per_unit), 1.0))
+
+    return as_schedule(body)
+
+
+def _callable(schedule: Any) -> None:
+    need(callable(schedule), "schedule", "callable", schedule, TypeError)
+
+
+def _scalar(schedule: float | Schedule, step: Array) -> Array:
+    """The value of a number or a schedule of scalars at a step."""
+    if not callable(schedule):
+        return jnp.asarray(schedule, jnp.float32)
+    value = call_schedule(schedule, step)
+    need(value.ndim == 0, "a schedule's value", "a scalar", value.shape)
+    return value
+
+
+def _known(name: str, weights: Any) -> Any:
+    """A schedule as it is, known weights as float32 and checked to be on the simplex."""
+    if callable(weights):
+        return weights
+    array = np.asarray(weights, np.float32)
+    check_simplex(name, array)
+    return array

@@ -1,0 +1,161 @@
+"""Curricula from papers, shapes with an end or a rest of their own; promises as in `schedules`."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmix._checks import real_number, whole_number
+from jaxmix._schedules.arithmetic import as_schedule, clip, elapsed_and_left, linear, transition
+from jaxmix._schedules.evaluate import MAX_STEP
+from jaxmix._types import Array, Schedule
+
+
+def inverse_sigmoid_schedule(k: float) -> Schedule:
+    """Inverse sigmoid decay of scheduled sampling: k / (k + exp(step / k)), from k / (k + 1) to 0.
+
+    It passes 1/2 at step k log k. Bengio, Vinyals, Jaitly and Shazeer 2015, Scheduled Sampling for
+    Sequence Prediction with Recurrent Neural Networks.
+
+    Args:
+      k: `>= 1`, the larger the slower.
+
+    Raises:
+      ValueError: `k < 1` or not finite.
+
+    Example:
+      >>> import jaxmix
+      >>> teacher_forcing = jaxmix.inverse_sigmoid_schedule(k=100.0)
+      >>> [round(float(teacher_forcing(t)), 3) for t in (0, 460, 1000)]
+      [0.99, 0.501, 0.005]
+    """
+    k = real_number("k", k, 1.0)
+    init = np.float32(k / (k + 1))
+
+    def body(step: Array) -> Array:
+        value = jax.nn.sigmoid(math.log(k) - step.astype(jnp.float32) * np.float32(1 / k))
+        return jnp.where(step <= 0, init, clip(value, 0.0, init))
+
+    return as_schedule(body)
+
+
+def dann_schedule(transition_steps: float, rate: float = 10.0) -> Schedule:
+    """The ramp of domain-adversarial training: 2 / (1 + exp(-rate p)) - 1, steep first, then flat.
+
+    p = step / transition_steps in [0, 1]; it ends at its value for p = 1, 0.9999 for rate 10. Ganin
+    et al. 2016, Domain-Adversarial Training of Neural Networks.
+
+    Args:
+      transition_steps: length of the way, `>= 1`.
+      rate: `> 0`.
+
+    Raises:
+      ValueError: `transition_steps < 1`, `rate <= 0`.
+
+    Example:
+      >>> import jaxmix
+      >>> gamma = jaxmix.dann_schedule(transition_steps=10)
+      >>> [round(float(gamma(t)), 4) for t in (0, 1, 5, 10, 20)]
+      [0.0, 0.4621, 0.9866, 0.9999, 0.9999]
+    """
+    steps = real_number("transition_steps", transition_steps, 1.0)
+    rate = real_number("rate", rate, 0.0, open_low=True)
+    end = np.float32(math.tanh(rate / 2))
+
+    def body(step: Array) -> Array:
+        elapsed, left = elapsed_and_left(step, 0.0, steps)
+        fall = -rate * (elapsed / (elapsed + left))
+        value = -jnp.expm1(fall) / (1.0 + jnp.exp(fall))
+        return jnp.where(left <= 0, end, clip(value, 0.0, end))
+
+    return as_schedule(body)
+
+
+def competence_schedule(init_value: float, transition_steps: float, power: float = 2.0) -> Schedule:
+    """Competence of a learner, the share of the data that it may see: a root of a straight line.
+
+    min(1, (c0^power + (1 - c0^power) step / transition_steps)^(1 / power)) with c0 = init_value.
+    Platanios et al. 2019, Competence-based Curriculum Learning for Neural Machine Translation.
+
+    Args:
+      init_value: c0 in [0, 1], the value at step 0.
+      transition_steps: the step of value 1, `>= 1`.
+      power: `> 0`; 2 is the paper's square root, 1 the straight line itself.
+
+    Raises:
+      ValueError: a number out of those ranges.
+
+    Example:
+      >>> import jaxmix
+      >>> competence = jaxmix.competence_schedule(0.1, transition_steps=100)
+      >>> [round(float(competence(t)), 3) for t in (0, 25, 50, 100, 200)]
+      [0.1, 0.507, 0.711, 1.0, 1.0]
+    """
+    init = np.float32(real_number("init_value", init_value, 0.0, 1.0))
+    steps = real_number("transition_steps", transition_steps, 1.0)
+    power = real_number("power", power, 0.0, open_low=True)
+    floor = np.float32(float(init) ** power)
+
+    def body(step: Array) -> Array:
+        elapsed, left = elapsed_and_left(step, 0.0, steps)
+        moving = elapsed > 0  # at 0 the root of c0 = 0 has no finite derivative
+        filled = floor + (1 - floor) * (elapsed / (elapsed + left))
+        value = jnp.where(moving, filled, 1.0) ** (1.0 / power)
+        return jnp.where(left <= 0, 1.0, jnp.where(moving, clip(value, init, 1.0), init))
+
+    return as_schedule(body)
+
+
+def cyclical_schedule(
+    init_value: float,
+    end_value: float,
+    cycle_steps: float,
+    ramp_fraction: float = 0.5,
+    num_cycles: int | None = None,
+) -> Schedule:
+    """Cycles of a straight ramp from init_value to end_value and a rest at end_value.
+
+    In a cycle, with tau = (step mod cycle_steps) / cycle_steps, the share of the way is
+    min(1, tau / ramp_fraction); after `num_cycles` it is 1. Fu et al. 2019, Cyclical Annealing
+    Schedule: A Simple Approach to Mitigating KL Vanishing.
+
+    Args:
+      init_value: value at the first step of each cycle.
+      end_value: value of the rests, and after the last cycle.
+      cycle_steps: length of a cycle, `>= 1`.
+      ramp_fraction: share of a cycle that is ramp, in (0, 1].
+      num_cycles: cycles in all, `>= 1`; None for no end.
+
+    Raises:
+      ValueError: a number out of those ranges.
+
+    Example:
+      >>> import jaxmix
+      >>> beta = jaxmix.cyclical_schedule(0.0, 1.0, cycle_steps=4, num_cycles=2)
+      >>> [float(beta(t)) for t in range(10)]
+      [0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 1.0, 1.0]
+    """
+    init = np.float32(real_number("init_value", init_value))
+    end = np.float32(real_number("end_value", end_value))
+    cycle = real_number("cycle_steps", cycle_steps, 1.0)
+    ramp = cycle * real_number("ramp_fraction", ramp_fraction, 0.0, 1.0, open_low=True)
+    count = None if num_cycles is None else whole_number("num_cycles", num_cycles, 1)
+
+    def body(step: Array) -> Array:
+        value = transition(init, end, *elapsed_and_left(_remainder(step, cycle), 0.0, ramp), linear)
+        if count is None:
+            return value
+        _, left = elapsed_and_left(step, 0.0, count * cycle)
+        return jnp.where(left <= 0, end, value)
+
+    return as_schedule(body)
+
+
+def _remainder(step: Array, cycle: float) -> Array:
+    """`step mod cycle`, in integers where both are whole."""
+    if step.dtype == jnp.int32 and cycle.is_integer():
+        return step % int(cycle) if cycle <= MAX_STEP else step
+    return step.astype(jnp.float32) % np.float32(cycle)

@@ -1,0 +1,128 @@
+"""Schedules written as tables of values, and any schedule read out as one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmix._checks import need, real_number, whole_number
+from jaxmix._schedules.arithmetic import as_schedule, clip, elapsed_and_left, linear, transition
+from jaxmix._schedules.evaluate import MAX_STEP, call_schedule_each
+from jaxmix._types import Array, ArrayLike, Schedule
+
+
+def staged_schedule(
+    stages: Mapping[int, ArrayLike | Sequence[float]], ramp_steps: float = 0
+) -> Schedule:
+    """Absolute values by stage: from step s on, `stages[s]`.
+
+    The change at s touches no step before s: step s - 1 has the old value to the bit. With
+    `ramp_steps` R the value at s is still the old one and goes in a straight line to the new one at
+    s + R, which may be the first step of the next stage but not a later one.
+
+    Args:
+      stages: `{first_step: value}` in any order, a stage at 0 among them; the values are numbers (a
+        gamma), or all arrays [K] of weights.
+      ramp_steps: R `>= 0`, in steps.
+
+    Returns:
+      A schedule of float32 scalars, or of [K].
+
+    Raises:
+      ValueError, TypeError: no stage at 0, a first step that is negative or no int, values that are
+        not finite or differ in shape, a ramp that reaches into the next stage.
+
+    Example:
+      >>> import jaxmix
+      >>> gamma = jaxmix.staged_schedule({0: 1.0, 100: 0.5}, ramp_steps=10)
+      >>> [float(gamma(t)) for t in (0, 100, 105, 110, 500)]
+      [1.0, 1.0, 0.75, 0.5, 0.5]
+    """
+    need(isinstance(stages, Mapping), "stages", "a dict {first_step: value}", stages, TypeError)
+    starts = sorted(whole_number("a first step of stages", start, 0) for start in stages)
+    need(starts[:1] == [0], "stages", "given a stage at step 0", starts)
+    shapes = {np.shape(value) for value in stages.values()}
+    need(len(shapes) == 1, "values of stages", "of one shape", shapes)
+    values = _finite("values of stages", [stages[start] for start in starts])
+    ramp = real_number("ramp_steps", ramp_steps, 0.0)
+    for start, following in itertools.pairwise(starts[1:]):
+        needed = f"at most {following - start} (a stage at {start}, the next at {following})"
+        need(start + ramp <= following, "ramp_steps", needed, ramp_steps)
+
+    def body(step: Array) -> Array:
+        if step.dtype == jnp.int32:
+            firsts = np.asarray([start for start in starts if start <= MAX_STEP], np.int32)
+        else:
+            firsts = np.asarray(starts, np.float32)
+        stage = jnp.sum(step >= firsts, dtype=jnp.int32) - 1
+        new, old = jnp.asarray(values)[stage], jnp.asarray(values)[jnp.maximum(stage - 1, 0)]
+        if ramp == 0:
+            return new
+        elapsed, left = elapsed_and_left(step - jnp.asarray(firsts)[stage], 0.0, ramp)
+        return transition(old, new, elapsed, left, linear)
+
+    return as_schedule(body)
+
+
+def table_schedule(
+    values: ArrayLike | Sequence[float] | Sequence[Sequence[float]],
+) -> Schedule:
+    """One value a step, read from a table; steps beyond its end have the last value.
+
+    A float step takes the entry of the whole step before it.
+
+    Args:
+      values: [T], or [T, K] for weights.
+
+    Returns:
+      A schedule of float32 scalars, or of [K].
+
+    Raises:
+      ValueError: an empty table, another rank, entries that are not finite.
+
+    Example:
+      >>> import jaxmix
+      >>> gamma = jaxmix.table_schedule([0.25, 0.5, 0.75])
+      >>> [float(gamma(t)) for t in range(5)]
+      [0.25, 0.5, 0.75, 0.75, 0.75]
+    """
+    table = _finite("values", values)
+
+    def body(step: Array) -> Array:
+        return jnp.asarray(table)[clip(step, 0, len(table) - 1).astype(jnp.int32)]
+
+    return as_schedule(body)
+
+
+def tabulate(schedule: Schedule, num_steps: int) -> Array:
+    """The values of a schedule at steps 0 .. num_steps - 1, from one compiled call.
+
+    Args:
+      schedule: any schedule, optax's included.
+      num_steps: T `>= 1`.
+
+    Returns:
+      float32 [T], or [T, K] for a schedule of weights.
+
+    Raises:
+      ValueError, TypeError: `num_steps < 1`, a schedule that can't be called.
+
+    Example:
+      >>> import jaxmix
+      >>> jaxmix.tabulate(jaxmix.make_schedule(5), 6).tolist()
+      [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+    """
+    return call_schedule_each(schedule, np.arange(whole_number("num_steps", num_steps, 1)))
+
+
+def _finite(name: str, values: Any) -> np.ndarray:
+    """`values` as a float32 table with at least one entry, all finite."""
+    table = np.asarray(values, np.float32)
+    need(table.ndim in (1, 2) and table.size > 0, name, "[T] or [T, K], not empty", table.shape)
+    bad = table[~np.isfinite(table)]
+    need(bad.size == 0, name, "finite", bad[:1].tolist())
+    return table

@@ -1,0 +1,185 @@
+"""Shapes of gamma(step) that optax lacks. Each factory returns a pure `schedule(step) -> float32`.
+
+For linear, polynomial and constant schedules and for warm-ups use optax's: any `optax.Schedule` is
+taken wherever these are. What holds for all shapes here:
+
+- The step is an int of any dtype, NumPy's or JAX's, traced or not, or a float (units of
+  `rescale_schedule`), or a whole array of steps. Steps are 0-based; those below 0 count as 0.
+- Ends are met to the bit (`float32(init_value)`, `float32(end_value)`) and held before and after;
+  no value lies outside them; eager, jit, vmap and scan give the same bits.
+- The derivative in a float step is finite everywhere.
+- Sizes (`transition_steps`, ...) are numbers known now, at least 1, of any size, whole for steps.
+  A float step has 24 bits, so it tells neighbours apart up to 2^24 only; an int step always does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmix._checks import need, real_number, whole_number
+from jaxmix._schedules.arithmetic import as_schedule, elapsed_and_left, join, linear, transition
+from jaxmix._types import Array, Schedule
+
+
+def cosine_schedule(
+    init_value: float, end_value: float, transition_steps: float, transition_begin: float = 0
+) -> Schedule:
+    """Half a cosine: slow at both ends, fastest in the middle.
+
+    With p = (step - transition_begin) / transition_steps in [0, 1]:
+    init_value + (end_value - init_value) (1 - cos(pi p)) / 2 (Loshchilov and Hutter 2017, SGDR).
+
+    Args:
+      init_value: value up to step `transition_begin`.
+      end_value: value from step `transition_begin + transition_steps` on.
+      transition_steps: length of the way, `>= 1`.
+      transition_begin: first step of the way, `>= 0`.
+
+    Raises:
+      ValueError: a value that is not finite, `transition_steps < 1`, `transition_begin < 0`.
+
+    Example:
+      >>> import jaxmix
+      >>> gamma = jaxmix.cosine_schedule(0.0, 1.0, transition_steps=4)
+      >>> [round(float(gamma(t)), 3) for t in range(6)]
+      [0.0, 0.146, 0.5, 0.854, 1.0, 1.0]
+    """
+    return _symmetric(_cosine_rise, init_value, end_value, transition_steps, transition_begin)
+
+
+def sigmoid_schedule(
+    init_value: float,
+    end_value: float,
+    transition_steps: float,
+    transition_begin: float = 0,
+    steepness: float = 12.0,
+) -> Schedule:
+    """An S-curve that stays near its ends for long and swings over in the middle.
+
+    With l the logistic function, k the steepness and p as in `cosine_schedule`:
+    s(p) = (l(k (p - 1/2)) - l(-k/2)) / (l(k/2) - l(-k/2)), which is 0 at 0 and 1 at 1; the value is
+    init_value + (end_value - init_value) s(p).
+
+    Args:
+      init_value, end_value, transition_steps, transition_begin: as in `cosine_schedule`.
+      steepness: k `>= 0.001`; towards 0 the curve is a straight line, at 100 a step in the middle.
+
+    Raises:
+      ValueError: as `cosine_schedule`; `steepness < 0.001`.
+
+    Example:
+      >>> import jaxmix
+      >>> gamma = jaxmix.sigmoid_schedule(0.0, 1.0, transition_steps=4)
+      >>> [round(float(gamma(t)), 3) for t in range(5)]
+      [0.0, 0.045, 0.5, 0.955, 1.0]
+    """
+    k = real_number("steepness", steepness, 1e-3)
+
+    # The same s(p) as a product, l(k (p - 1/2)) (1 - exp(-k p)) / (1 - exp(-k/2)): no cancellation.
+    def rise(share: Array) -> Array:
+        return jax.nn.sigmoid(k * (share - 0.5)) * (jnp.expm1(-k * share) / math.expm1(-k / 2))
+
+    return _symmetric(rise, init_value, end_value, transition_steps, transition_begin)
+
+
+def exponential_schedule(
+    init_value: float, end_value: float, transition_steps: float, transition_begin: float = 0
+) -> Schedule:
+    """Geometric: every step multiplies by the same factor, init_value (end_value / init_value)^p.
+
+    p is as in `cosine_schedule`.
+
+    Args:
+      init_value, end_value: both positive or both negative.
+      transition_steps, transition_begin: as in `cosine_schedule`.
+
+    Raises:
+      ValueError: as `cosine_schedule`; a value of 0 or two of different sign.
+
+    Example:
+      >>> import jaxmix
+      >>> gamma = jaxmix.exponential_schedule(0.01, 1.0, transition_steps=2)
+      >>> [round(float(gamma(t)), 3) for t in range(4)]
+      [0.01, 0.1, 1.0, 1.0]
+    """
+    init = np.float32(real_number("init_value", init_value))
+    end = np.float32(real_number("end_value", end_value))
+    begin, steps = _transition(transition_begin, transition_steps)
+    same_sign = init != 0 and end != 0 and (init > 0) == (end > 0)
+    need(same_sign, "init_value and end_value", "of one sign, not 0", (init_value, end_value))
+    log_ratio = math.log(float(end) / float(init))
+    middle = np.float32(math.copysign(math.sqrt(float(init) * float(end)), init))
+
+    def body(step: Array) -> Array:
+        elapsed, left = elapsed_and_left(step, begin, steps)
+        near = elapsed <= left
+        share = jnp.where(near, elapsed, -left) / (elapsed + left)
+        value = jnp.where(near, init, end) * jnp.exp(share * log_ratio)
+        return join(value, near, init, middle, end)
+
+    return as_schedule(body)
+
+
+def make_schedule(
+    n_steps: int, start: float = 0.0, end: float = 1.0, kind: str = "linear"
+) -> Schedule:
+    """A schedule over `n_steps` steps by name: `start` at step 0, `end` at step `n_steps - 1`.
+
+    Args:
+      n_steps: steps of the run, `>= 1`; with a single step the value is `start`.
+      start, end: the two ends, held before and after.
+      kind: "linear", "cosine", "sigmoid" or "exponential" (both ends of one sign).
+
+    Raises:
+      ValueError: an unknown kind, `n_steps < 1`, ends that the shape does not take.
+
+    Example:
+      >>> import jaxmix
+      >>> gamma = jaxmix.make_schedule(5, start=0.1, end=0.9, kind="cosine")
+      >>> [round(float(gamma(t)), 3) for t in range(5)]
+      [0.1, 0.217, 0.5, 0.783, 0.9]
+    """
+    need(kind in _KINDS, "kind", f"one of {', '.join(_KINDS)}", kind)
+    steps = whole_number("n_steps", n_steps, 1) - 1
+    return _KINDS[kind](start, end if steps else start, max(steps, 1))
+
+
+def _linear(init_value: float, end_value: float, transition_steps: float) -> Schedule:
+    return _symmetric(linear, init_value, end_value, transition_steps, 0)
+
+
+_KINDS: dict[str, Callable[[float, float, float], Schedule]] = {
+    "linear": _linear,
+    "cosine": cosine_schedule,
+    "sigmoid": sigmoid_schedule,
+    "exponential": exponential_schedule,
+}
+
+
+def _cosine_rise(share: Array) -> Array:
+    return jnp.sin(share * (math.pi / 2)) ** 2  # (1 - cos(pi p)) / 2, precise near 0 as well
+
+
+def _symmetric(
+    rise: Callable[[Array], Array],
+    init_value: float,
+    end_value: float,
+    transition_steps: float,
+    transition_begin: float,
+) -> Schedule:
+    """The shape whose second half mirrors its first, `rise` on [0, 1/2]."""
+    init = np.float32(real_number("init_value", init_value))
+    end = np.float32(real_number("end_value", end_value))
+    begin, steps = _transition(transition_begin, transition_steps)
+    return as_schedule(
+        lambda step: transition(init, end, *elapsed_and_left(step, begin, steps), rise)
+    )
+
+
+def _transition(begin: float, steps: float) -> tuple[float, float]:
+    return real_number("transition_begin", begin, 0.0), real_number("transition_steps", steps, 1.0)

@@ -1,0 +1,31 @@
+"""Trees of rows compared bit for bit, for assertions."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from jaxmix._checks import need
+from jaxmix._types import PyTree
+
+
+def compare(name: str, step: int, want: PyTree, got: PyTree, other: str = "eager") -> None:
+    """Raise an AssertionError at the first row that is not the one wanted, bit for bit."""
+    leaves, structure = jax.tree.flatten_with_path(want)
+    ranks = [np.ndim(leaf) for _, leaf in leaves]
+    need(min(ranks, default=0) > 0, "what fn returns", "a tree of arrays, rows first", ranks)
+    if jax.tree.structure(got) != structure:
+        raise AssertionError(f"{name}, step {step}: {jax.tree.structure(got)}, {other} {structure}")
+    for (path, a), b in zip(leaves, jax.tree.leaves(got), strict=True):
+        where = f"{name}, step {step}, leaf {jax.tree_util.keystr(path) or '.'}"
+        a, b = np.asarray(a), np.asarray(b)
+        if a.shape != b.shape or a.dtype != b.dtype:
+            raise AssertionError(f"{where}: {b.dtype}{b.shape}, {other} {a.dtype}{a.shape}")
+        pairs = zip(a, b, strict=True)
+        if a.dtype == object:
+            off = np.argwhere([not np.array_equal(x, y) for x, y in pairs])
+        else:
+            off = np.argwhere([x.tobytes() != y.tobytes() for x, y in pairs])
+        if off.size:
+            row = int(off[0, 0])
+            raise AssertionError(f"{where}: row {row} is {b[row]}, {other} {a[row]}")

@@ -1,0 +1,148 @@
+"""The same rows, bit for bit, however a function is compiled and sharded."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxmix._checks import need, whole_number
+from jaxmix._testing.compare import compare
+from jaxmix._types import PyTree
+
+AXES = ("outer", "inner")
+
+
+def assert_same_everywhere(
+    fn: Callable[..., PyTree],
+    *batches: PyTree,
+    steps: Sequence[int] = (0, 1, 777),
+    max_devices: int | None = None,
+) -> None:
+    """Assert that `fn` gives the same rows, bit for bit, however it is compiled and sharded.
+
+    Compares eager, jit, vmap over steps, scan over steps, jit on sharded batches, `shard_map` over
+    one axis and, from 4 devices, two (meshes with Auto and with Explicit axes) and `pmap`, on 1, 2,
+    4, ... devices, as far as they divide the rows. On a CPU there is one device unless
+    `JAX_NUM_CPU_DEVICES=8` is set before JAX starts. A call compiles for some seconds.
+
+    Args:
+      fn: `fn(step, *batches, axis_name=None) -> tree` whose leaves have the rows first. With an
+        `axis_name`, one name or a tuple, the batches are one shard's rows.
+      *batches: trees of arrays [B, ...], the global batch.
+      steps: the steps to compare.
+      max_devices: the most devices to use; all there are by default, which must be two or more. 1
+        compares only the ways to compile.
+
+    Raises:
+      AssertionError: naming how the function was run, the step, the leaf and the first row that
+        differs.
+      ValueError: no batches, no steps, fewer devices than asked for, rows that no number of devices
+        divides, or an `fn` that returns no arrays with rows.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxmix
+      >>> from jaxmix.testing import assert_same_everywhere
+      >>> def mix(step, x, y, axis_name=None):
+      ...     return jaxmix.mix_rows(jax.random.key(0), step, 0.5, x, y, axis_name=axis_name).rows
+      >>> assert_same_everywhere(mix, jnp.zeros(8), jnp.ones(8), max_devices=2)
+    """
+    need(len(batches) > 0, "the number of batches", ">= 1", 0)
+    need(len(steps) > 0, "the number of steps", ">= 1", 0)
+    there, num_rows = jax.device_count(), jax.tree.leaves(batches)[0].shape[0]
+    most = whole_number("max_devices", there if max_devices is None else max_devices, 1)
+    devices = "devices (JAX_NUM_CPU_DEVICES=8, set before JAX starts, makes eight)"
+    need(most <= there, "max_devices", f"at most {there}, the number of {devices}", most)
+    need(
+        most > 1 or max_devices == 1,
+        "max_devices",
+        f"1 to do with few {devices}",
+        f"{most} of {there}",
+    )
+    divisible = most == 1 or num_rows % 2 == 0
+    need(divisible, "the number of rows", "even, so that devices can share them", num_rows)
+    wanted = [jax.device_get(fn(step, *batches)) for step in steps]
+    for name, run in _ways(fn, batches, most):
+        for step, want, got in zip(steps, wanted, run(jnp.asarray(steps, jnp.int32)), strict=True):
+            compare(name, step, want, jax.device_get(got))
+
+
+Run = Callable[[jax.Array], Sequence[PyTree]]
+
+
+def _ways(
+    fn: Callable[..., PyTree], batches: tuple[PyTree, ...], max_devices: int
+) -> Iterator[tuple[str, Run]]:
+    """Each way to run `fn`, by name, as a function from steps to one result a step."""
+    yield "jit", _one_by_one(jax.jit(fn), batches)
+    mapped = jax.jit(lambda steps: jax.vmap(lambda step: fn(step, *batches))(steps))
+    yield "vmap over steps", lambda steps: _unstacked(mapped(steps), len(steps))
+    scanned = jax.jit(lambda steps: jax.lax.scan(lambda c, s: (c, fn(s, *batches)), 0, steps)[1])
+    yield "scan over steps", lambda steps: _unstacked(scanned(steps), len(steps))
+    num_rows = jax.tree.leaves(batches)[0].shape[0]
+    count = 1
+    while count <= max_devices:
+        if num_rows % count == 0:
+            yield f"pmap on {count} devices", _pmapped(fn, batches, count)
+            for axis_type in (AxisType.Auto, AxisType.Explicit):
+                yield from _sharded_ways(fn, batches, count, axis_type)
+        count *= 2
+
+
+def _one_by_one(run: Callable[..., PyTree], batches: tuple[PyTree, ...]) -> Run:
+    # Blocked at each step: collectives left running on many CPU devices can abort XLA.
+    return lambda steps: [jax.block_until_ready(run(step, *batches)) for step in steps]
+
+
+def _within(mesh: jax.sharding.Mesh, run: Callable[..., PyTree], batches: Any) -> Run:
+    def with_mesh(*args: Any) -> PyTree:
+        with jax.set_mesh(mesh):  # now what the step makes is typed as replicated
+            return run(*args)
+
+    return _one_by_one(with_mesh, batches)
+
+
+def _unstacked(stacked: PyTree, count: int) -> list[PyTree]:
+    stacked = jax.device_get(stacked)
+    return [jax.tree.map(operator.itemgetter(i), stacked) for i in range(count)]
+
+
+def _pmapped(fn: Callable[..., PyTree], batches: tuple[PyTree, ...], count: int) -> Run:
+    parts = jax.tree.map(lambda a: a.reshape(count, a.shape[0] // count, *a.shape[1:]), batches)
+    mapped = jax.pmap(
+        functools.partial(fn, axis_name="rows"),
+        axis_name="rows",
+        in_axes=(None, *(0 for _ in batches)),
+        devices=jax.devices()[:count],
+    )
+
+    def joined(step: Any, *parts: PyTree) -> PyTree:
+        return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), mapped(step, *parts))
+
+    return _one_by_one(joined, parts)
+
+
+def _sharded_ways(
+    fn: Callable[..., PyTree], batches: tuple[PyTree, ...], count: int, axis_type: AxisType
+) -> Iterator[tuple[str, Run]]:
+    kind = f"{count} devices ({axis_type.name} axes)"
+    devices = np.asarray(jax.devices()[:count])
+    meshes = [((count,), ("rows",))] + [((2, count // 2), AXES)] * (count >= 4)
+    for shape, names in meshes:
+        mesh = jax.sharding.Mesh(
+            devices.reshape(shape), names, axis_types=(axis_type,) * len(names)
+        )
+        rows = PartitionSpec(names)
+        sharded = jax.device_put(batches, NamedSharding(mesh, rows))
+        shard = functools.partial(fn, axis_name=names if len(names) > 1 else names[0])
+        in_specs = (PartitionSpec(), *(rows for _ in batches))
+        mapped = jax.jit(jax.shard_map(shard, mesh=mesh, in_specs=in_specs, out_specs=rows))
+        yield f"shard_map over {len(names)} axes of {kind}", _one_by_one(mapped, sharded)
+        if len(names) == 1:
+            yield f"jit of batches sharded over {kind}", _within(mesh, jax.jit(fn), sharded)

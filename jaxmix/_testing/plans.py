@@ -1,0 +1,187 @@
+"""Assertions about plans and feeds: exact counts, and the same rows after a restart."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmix._checks import need, whole_number
+from jaxmix._plan.counts import ONE
+from jaxmix._plan.plan import MixPlan
+from jaxmix._testing.compare import compare
+from jaxmix._types import PyTree
+
+
+def assert_conserves(plan: MixPlan, num_steps: int, *, max_error: float | None = None) -> None:
+    """Assert that the counts of a plan are exact at every step below `num_steps`.
+
+    The counts sum to B, none is negative, a source of weight 0 gets none; the rows of source k are
+    the next ones, `cursors[k]` to `cursors[k] + counts[k] - 1`, each once; and the cursors stay
+    within `max_error` rows of B times the summed weights. Whole numbers throughout, no rounding.
+
+    Args:
+      plan: a `MixPlan`, or an object with its methods.
+      num_steps: above `plan.first_step`.
+      max_error: in rows; by default 1/2 for two sources and 1.5 for more.
+
+    Raises:
+      AssertionError: naming the step, the source and what is wrong.
+
+    Example:
+      >>> import jaxmix
+      >>> from jaxmix.testing import assert_conserves
+      >>> assert_conserves(jaxmix.MixPlan([0.5, 0.3, 0.2], batch_size=4), num_steps=100)
+    """
+    is_plan = hasattr(plan, "cursors")
+    need(is_plan, "plan", "a MixPlan or an object with its methods", plan, TypeError)
+    first, num_sources, size = plan.first_step, plan.num_sources, plan.batch_size
+    num_steps = whole_number("num_steps", num_steps, first + 1)
+    bound = (0.5 if num_sources == 2 else 1.5) if max_error is None else max_error
+    cursors = plan.cursors(first).tolist()
+    ideal = [cursor * ONE for cursor in cursors]  # in units of 1/ONE row
+    for k, owed in enumerate(plan.state(first)["carry"]):
+        ideal[k] += owed
+    table = plan.counts_table(first, num_steps).tolist()
+    for step in range(first, num_steps):
+        counts, rows = plan.counts(step).tolist(), plan.rows(step)
+        fine = sum(counts) == size and min(counts) >= 0
+        _claim(fine, step, f"counts {counts}, not >= 0 with the sum {size}")
+        tabled = table[step - first]
+        _claim(tabled == counts, step, f"counts {counts}, but {tabled} in the table")
+        shapes = rows.source.shape, rows.position.shape
+        _claim(shapes == ((size,),) * 2, step, f"rows of shapes {shapes}, not {size} each")
+        came = plan.cursors(step).tolist()
+        _claim(came == cursors, step, f"cursors {came}, but {cursors} rows used")
+        for k, weight in enumerate(plan.weights_at(step).tolist()):
+            name = f"source {k}"
+            _claim(weight > 0 or counts[k] == 0, step, f"{name}: {counts[k]} rows, weight 0")
+            due = range(cursors[k], cursors[k] + counts[k])
+            index = sorted(rows.position[rows.source == k].tolist())
+            _claim(index == list(due), step, f"{name}: rows {index}, due are {list(due)}")
+            error = abs(cursors[k] * ONE - ideal[k]) / ONE
+            _claim(error <= bound, step, f"{name}: {error} rows off the ideal, allowed {bound}")
+            cursors[k] += counts[k]
+            ideal[k] += size * int(weight * ONE)
+
+
+def _claim(ok: bool, step: int, otherwise: str) -> None:
+    if not ok:
+        raise AssertionError(f"step {step}: {otherwise}")
+
+
+Feed = Callable[[int, int, int], Iterable[PyTree]]
+
+
+def assert_resumes(
+    plan: MixPlan | Feed,
+    num_steps: int,
+    *,
+    shard_counts: Sequence[int] = (1, 2, 4, 8),
+    first_step: int | None = None,
+    max_error: float | None = None,
+) -> None:
+    """Assert that a run stopped at any step continues with the same rows on any process count.
+
+    Restarts at the first and second step, in the middle and at the last step, and compares all
+    steps from there on with an unbroken run. A plan continues from its own `state`, through JSON.
+    It is also edited there, and must skip and repeat no row (`assert_conserves`).
+
+    Args:
+      plan: a `MixPlan`; or a function `feed(first_step, shard_index, shard_count)` that starts a
+        run and gives one process's contiguous part of its batches from a step on: trees of NumPy or
+        JAX arrays (not lists) with the rows first. What has no axis must be the same in all shards.
+      num_steps: above the first step.
+      shard_counts: numbers of processes to continue with; those that do not divide the rows are
+        left out.
+      first_step: that of the unbroken run, by default 0, or that of the plan.
+      max_error: as for `assert_conserves`, of an edited plan.
+
+    Raises:
+      AssertionError: naming the step of the restart, the number of processes, and the first step,
+        leaf and row that differ.
+      ValueError, TypeError: no number in `shard_counts` that divides the rows; batches without
+        arrays.
+
+    Example:
+      >>> import jaxmix, numpy as np
+      >>> from jaxmix.testing import assert_resumes
+      >>> plan = jaxmix.MixPlan(0.75, batch_size=8)
+      >>> assert_resumes(plan, num_steps=20)
+      >>> def feed(first_step, shard_index, shard_count):
+      ...     shard = {"shard_index": shard_index, "shard_count": shard_count}
+      ...     sources = [np.arange(10), np.arange(100, 110)]
+      ...     return jaxmix.PlanSource(plan, sources, 20, **shard).batches(first_step)
+      >>> assert_resumes(feed, num_steps=20)
+    """
+    if isinstance(plan, MixPlan):
+        unbroken = functools.partial(_plan_rows, plan)
+        feed, begin = functools.partial(_resumed_rows, plan), plan.first_step
+    else:
+        need(callable(plan), "plan", "a MixPlan or a function (a feed)", plan, TypeError)
+        feed, unbroken, begin = plan, plan, 0
+    first = begin if first_step is None else whole_number("first_step", first_step, begin)
+    num_steps = whole_number("num_steps", num_steps, first + 1)
+    counts = [whole_number("a shard count", count, 1) for count in shard_counts]
+    wanted = _batches(unbroken, first, num_steps, 1)
+    num_rows = max((len(leaf) for leaf in jax.tree.leaves(wanted[0])), default=0)
+    need(num_rows > 0, "a batch", "a tree of arrays with the rows first", wanted[0])
+    divisors = [count for count in counts if num_rows % count == 0]
+    need(len(divisors) > 0, "shard_counts", f"numbers that divide {num_rows} rows", counts)
+    second = min(first + 1, num_steps - 1)
+    for stop in sorted({first, second, (first + num_steps) // 2, num_steps - 1}):
+        for count in divisors:
+            name = f"restarted at step {stop} in {count} processes"
+            got = _batches(feed, stop, num_steps, count)
+            for step, a, b in zip(range(stop, num_steps), wanted[stop - first :], got, strict=True):
+                compare(name, step, a, b, "unbroken")
+        if isinstance(plan, MixPlan):
+            even = np.full(plan.num_sources, 1.0 / plan.num_sources)
+            edited = _again(plan, stop, even, plan.batch_size - 1 or 2)
+            at, was = edited.cursors(stop).tolist(), plan.cursors(stop).tolist()
+            _claim(at == was, stop, f"edited there, the plan continues at rows {at}, not {was}")
+            assert_conserves(edited, stop + 8, max_error=max_error)
+
+
+def _again(plan: MixPlan, step: int, weights: Any, batch_size: int) -> MixPlan:
+    """A new plan that continues from the state of another, as read from a checkpoint."""
+    return type(plan)(weights, batch_size, state=json.loads(json.dumps(plan.state(step))))
+
+
+def _plan_rows(plan: MixPlan, first_step: int, index: int, count: int) -> Iterator[PyTree]:
+    shard = {"shard_index": index, "shard_count": count}
+    return (plan.rows(step, **shard)._asdict() for step in itertools.count(first_step))
+
+
+def _resumed_rows(plan: MixPlan, first_step: int, index: int, count: int) -> Iterator[PyTree]:
+    again = _again(plan, first_step, plan.weights, plan.batch_size)
+    return _plan_rows(again, first_step, index, count)
+
+
+def _batches(feed: Feed, first_step: int, num_steps: int, shard_count: int) -> list[PyTree]:
+    """The whole batches of some steps, put together from the shards of all processes."""
+    runs = []
+    for index in range(shard_count):
+        started = itertools.islice(feed(first_step, index, shard_count), num_steps - first_step)
+        run = [jax.tree.map(np.array, batch) for batch in started]  # a feed may reuse its arrays
+        end = first_step + len(run)
+        _claim(
+            end == num_steps, end, f"shard {index} of {shard_count} ends after {len(run)} batches"
+        )
+        runs.append(run)
+    whole = []
+    for step, pieces in zip(range(first_step, num_steps), zip(*runs, strict=True), strict=True):
+        alike = len({jax.tree.structure(piece) for piece in pieces}) == 1
+        _claim(alike, step, f"the {shard_count} shards differ in structure")
+        whole.append(jax.tree.map(_joined, *pieces))
+    return whole
+
+
+def _joined(*leaves: np.ndarray) -> np.ndarray:
+    """The shards of a leaf with rows as one; of a leaf without rows, the different values."""
+    return np.concatenate(leaves) if leaves[0].ndim else np.unique(np.stack(leaves))

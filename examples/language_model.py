@@ -1,15 +1,15 @@
-"""A small language model learns from prose and glides to code, on one device or on many processes.
+"""A small language model is annealed from prose to code, on one device or on many processes.
 
 A byte-level transformer in Flax NNX, data-parallel over a mesh. The mixture of the two corpora is
-annealed as in mid-training, and every row is a function of (seed, step): whatever runs the script,
-and however often it was killed, `metrics.jsonl` shows the same rows.
+annealed as in mid-training, and every row is a function of (seed, step): on any machines, and
+however often it was killed, `metrics.jsonl` shows the same rows.
 
     python examples/language_model.py                         # a laptop
     JAX_NUM_CPU_DEVICES=8 python examples/language_model.py   # eight devices
     python examples/language_model.py --processes 2           # two processes, four devices each
-    srun python examples/language_model.py --distributed      # a pod: the same file, once a process
+    srun python examples/language_model.py --distributed      # a pod: the same file in each process
 
-Ctrl-C or SIGTERM saves and leaves; the same command with `--resume` goes on, on any of these.
+Ctrl-C or SIGTERM saves and ends; the same command with `--resume` continues, on any of these.
 """
 
 import argparse
@@ -31,12 +31,18 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from language_model_options import parse
-from local_processes import any_process, caught_signals, join, leave_to_parent, start_processes
-from text_corpora import ROW_BYTES, corpora, sha256
+from support.language_model_options import parse
+from support.local_processes import (
+    any_process,
+    caught_signals,
+    join,
+    leave_to_parent,
+    start_processes,
+)
+from support.text_corpora import ROW_BYTES, corpora, sha256
+from support.training_log import check_same_run, draw, open_log, own_folder, read_log
+from support.transformer import Transformer
 from tqdm import tqdm
-from training_log import check_same_run, draw, open_log, own_folder, read_log
-from transformer import Transformer
 
 import jaxmix
 
@@ -44,16 +50,16 @@ import jaxmix
 
 
 def mixture(args):
-    """Prose glides to code, beside a tenth of Shakespeare if asked for."""
+    """From prose to code, beside a tenth of Shakespeare if asked for."""
     gamma = jaxmix.cosine_schedule(0.9, 0.2, args.steps)
     return jaxmix.nest_schedules([0.9, 0.1], gamma, [1.0]) if args.shakespeare else gamma
 
 
-# Both feeds give a MixedBatch, rows split over the devices; neither has a state.
+# What a feed gives, `mixed_batch` makes a MixedBatch in the step. Neither feed has a state.
 
 
 def plan_feed(plan, sources, args, start: int, rows: NamedSharding):
-    """Batches of the plan from step `start` on; each process reads its own part, ahead of time."""
+    """Batches of the plan from step `start` on; each process reads its own part, in advance."""
     shuffled = [
         grain.MapDataset.source(source).shuffle(seed=args.seed + 1000 * k)
         for k, source in enumerate(sources)
@@ -77,7 +83,7 @@ def plan_feed(plan, sources, args, start: int, rows: NamedSharding):
 
 
 def pool_feed(plan, sources, args, start: int, rows: NamedSharding):
-    """The corpora themselves, whole on every device; the step draws its rows from them."""
+    """The whole corpora on every device; the step draws its rows from them."""
     pool = jaxmix.RowPool(*map(np.asarray, sources))
     whole = NamedSharding(rows.mesh, PartitionSpec())
     pool = jax.tree.map(lambda leaf: place(np.asarray(leaf), whole), pool)
@@ -86,7 +92,7 @@ def pool_feed(plan, sources, args, start: int, rows: NamedSharding):
 
 
 def mixed_batch(weights, args, mesh: Mesh, step, fed) -> jaxmix.MixedBatch:
-    """The batch of a step, in the jitted step."""
+    """The batch of a step, inside jit."""
     if isinstance(fed, jaxmix.RowPool):
         key, num_rows = jax.random.key(args.seed), args.batch_size // mesh.size
 
@@ -121,7 +127,7 @@ def start_state(args):
 
 
 def train_step(weights, args, mesh: Mesh, graph, state, fed):
-    """One update; returns the new state and what to write down of the step."""
+    """One update; returns the new state and what to record of the step."""
     model, optimizer = nnx.merge(graph, state)
     mixed = mixed_batch(weights, args, mesh, optimizer.step[...], fed)
 
@@ -161,8 +167,8 @@ def evaluate(args, graph, state, valid):
 # The run.
 
 
-def train(args: argparse.Namespace, weights, told: Sequence[int]) -> dict[str, float]:
-    """Trains up to the last step, or until a signal is `told`; returns the last evaluation."""
+def train(args: argparse.Namespace, weights, signals: Sequence[int]) -> dict[str, float]:
+    """Train to the last step, or until there is one of `signals`; return the last evaluation."""
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     whole, rows = (NamedSharding(mesh, PartitionSpec(*axis)) for axis in ((), ("data",)))
     if args.batch_size % mesh.size:
@@ -191,7 +197,7 @@ def train(args: argparse.Namespace, weights, told: Sequence[int]) -> dict[str, f
         write = stack.enter_context(record(args, start))
 
         reports, done = [], start
-        look_every = 10 if jax.process_count() > 1 else 1  # to agree on leaving is a collective
+        look_every = 10 if jax.process_count() > 1 else 1  # to agree on an end is a collective
         while done < args.steps:
             if done % args.eval_every == 0:
                 write([as_line(done, eval_fn(state, valid))])
@@ -200,7 +206,7 @@ def train(args: argparse.Namespace, weights, told: Sequence[int]) -> dict[str, f
                 jax.block_until_ready(report)  # many devices on few cores: one step at a time
             reports.append(report)
             done += 1
-            leave = done % look_every == 0 and any_process(bool(told))
+            leave = done % look_every == 0 and any_process(bool(signals))
             save = leave or done % args.save_every == 0 or done == args.steps
             if save or done % args.log_every == 0 or done % args.eval_every == 0:
                 first = done - len(reports)
@@ -211,7 +217,7 @@ def train(args: argparse.Namespace, weights, told: Sequence[int]) -> dict[str, f
             if leave and done < args.steps:
                 manager.wait_until_finished()
                 if jax.process_index() == 0:
-                    tqdm.write(f"left after step {done} of {args.steps}: --resume goes on from it")
+                    tqdm.write(f"left after step {done} of {args.steps}: --resume continues there")
                 return {}
         last = as_line(done, eval_fn(state, valid))
         write([last])
@@ -241,7 +247,7 @@ def load_text(args, mesh: Mesh):
 
 
 def check_processes(args, sources, plan) -> dict[str, Any]:
-    """Raises unless all processes have the same text and plan; returns what decides the rows."""
+    """Raise unless all processes have the same text and plan; return what decides the rows."""
     texts = [sha256(source) for source in sources]
     as_bytes = np.frombuffer(bytes.fromhex("".join(texts)), np.uint8)
     multihost_utils.assert_equal(as_bytes, "the corpora differ between the processes")
@@ -252,14 +258,14 @@ def check_processes(args, sources, plan) -> dict[str, Any]:
 
 
 def start_or_resume(args, facts, manager: ocp.CheckpointManager, state):
-    """The step to go on from, and the state of then, placed as `state` is on this mesh."""
+    """The first step to run and the state before it, placed like `state` on this mesh."""
     start, path = manager.latest_step() or 0, args.out / "run.json"
     begun = path.exists()
     if begun:
         check_same_run(path, facts)
     if start:
         state = manager.restore(start, args=ocp.args.StandardRestore(state))
-    any_process(False)  # all have read what is there
+    any_process(False)  # waits until all have read the folder
     if not begun and jax.process_index() == 0:
         path.write_text(json.dumps(facts))
     return start, state
@@ -267,7 +273,7 @@ def start_or_resume(args, facts, manager: ocp.CheckpointManager, state):
 
 @contextlib.contextmanager
 def record(args, start: int):
-    """Gives a function that writes lines of the metrics and moves the bar: in process 0 only."""
+    """Give a function that writes lines of the metrics and moves the bar, in process 0 only."""
     if jax.process_index() > 0:
         yield lambda lines: None
         return
@@ -323,15 +329,15 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             jax.distributed.initialize()
         except ValueError as error:
             raise SystemExit(f"--distributed found no Slurm, Open MPI or TPU: {error}") from None
-    told: list[int] = []
+    signals: list[int] = []
 
     def leave(number: int) -> None:
-        told.append(number)
+        signals.append(number)
         if jax.process_index() == 0:
-            tqdm.write("told to leave: saving first")
+            tqdm.write("asked to stop: saving first")
 
-    with caught_signals(leave):  # from here on, since joining sets JAX's own handler
-        return train(args, mixture(args), told)
+    with caught_signals(leave):  # only now, since joining sets JAX's own handler
+        return train(args, mixture(args), signals)
 
 
 if __name__ == "__main__":

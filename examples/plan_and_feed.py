@@ -1,8 +1,8 @@
-"""Two corpora on disk under one plan: feed, stop, edit the schedule, go on, and lose no row.
+"""Two corpora on disk under one plan: feed, stop, edit the schedule, resume, and lose no row.
 
 The corpora are real text that every installation has: prose from the docstrings of NumPy, SciPy and
 JAX, and code from Python's own library. Each becomes a file of rows of 128 bytes, which is read
-through a memory map, one slice a step. Run it with `python examples/plan_and_feed.py`.
+through a memory map. Run it with `python examples/plan_and_feed.py`.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import optax
-from text_corpora import ROW_BYTES, corpora, sha256
+from support.text_corpora import ROW_BYTES, corpora, sha256
 
 import jaxmix
 
@@ -44,7 +44,7 @@ def describe(title: str, plan: jaxmix.MixPlan, batches: Sequence[dict]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> dict:
-    parser = argparse.ArgumentParser(description="Plan, feed, stop, edit, go on.")
+    parser = argparse.ArgumentParser(description="Plan, feed, stop, edit, resume.")
     parser.add_argument("--megabytes", type=float, default=2.0, help="of each corpus")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch-size", type=int, default=64)
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
             digest = sha256(rows)[:12]
             print(f"{label}: {len(rows)} rows of {ROW_BYTES} bytes on disk, sha256 {digest}")
 
-        # The plan: prose first, more and more code. Known before the first step.
+        # The plan: prose first, then more and more code. All of it is known before the first step.
         gamma = optax.linear_schedule(0.9, 0.3, args.steps)
         plan = jaxmix.MixPlan(gamma, args.batch_size, seed=7)
         ends = plan.runs_out_at(args.steps, [len(rows) for rows in sources])
@@ -69,10 +69,10 @@ def main(argv: Sequence[str] | None = None) -> dict:
         before = feed(plan, sources, stop, shards=1)
         describe("First run", plan, before)
 
-        # The run stops. What goes into its checkpoint is a few numbers.
+        # The run stops. Its checkpoint holds a few numbers of the plan.
         (folder / "plan.json").write_text(json.dumps(plan.state(stop)))
 
-        # It goes on with another schedule, twice the batch, and on four processes.
+        # It resumes with another schedule, twice the batch size, and on four processes.
         state = json.loads((folder / "plan.json").read_text())
         swap = jaxmix.staged_schedule({0: 0.5, stop + args.steps // 4: 0.0})
         edited = jaxmix.MixPlan(swap, 2 * args.batch_size, state=state)

@@ -1,8 +1,9 @@
-"""Mixing inside a pmap training step: a classifier glides from clean digits to noisy ones.
+"""Mixing inside a pmap training step: a classifier moves from clean digits to noisy ones.
 
-pmap maps one program over the devices. Each mixes its own part of the batch, as `axis_name` tells
-`mix_rows` which rows of the global batch it has; so one device and eight choose the same rows, as
-the script shows. For new code, `examples/language_model.py` has such a step with jit on a mesh.
+pmap maps one program over the devices. Each mixes its own part of the batch: from `axis_name`
+`mix_rows` reads which rows of the global batch a device has. So one device and eight choose the
+same rows, as the script shows. For new code, `examples/language_model.py` has such a step with jit
+on a mesh.
 
     JAX_NUM_CPU_DEVICES=8 python examples/pmap_step.py
 """
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from sklearn.datasets import load_digits
+from support.digits import class_loss, classifier, small_digits
 from tqdm import tqdm
 
 import jaxmix
@@ -30,29 +31,22 @@ def train_step(gamma, graph, state, clean, noisy):
     model, optimizer = nnx.merge(graph, state)
     step = optimizer.step[...]
     mixed = jaxmix.mix_rows(KEY, step, gamma, clean, noisy, axis_name="devices")
-
-    def loss_fn(model):
-        logits = model(mixed.rows["image"])
-        return optax.softmax_cross_entropy_with_integer_labels(logits, mixed.rows["label"]).mean()
-
-    loss, grads = nnx.value_and_grad(loss_fn)(model)
+    loss, grads = nnx.value_and_grad(class_loss)(model, mixed.rows)
     loss, grads = jax.lax.pmean((loss, grads), axis_name="devices")
     optimizer.update(model, grads)
     return nnx.state((model, optimizer)), loss, mixed.source
 
 
 def start():
-    rngs = nnx.Rngs(0)
-    model = nnx.Sequential(nnx.Linear(64, 128, rngs=rngs), nnx.relu, nnx.Linear(128, 10, rngs=rngs))
+    model = classifier(nnx.Rngs(0))
     return nnx.split((model, nnx.Optimizer(model, optax.adam(3e-3), wrt=nnx.Param)))
 
 
 def domains() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """scikit-learn's digits, clean and with noise of half their brightness."""
-    digits: Any = load_digits()
-    clean = np.asarray(digits.data, np.float32) / 16
+    images, label = small_digits()
+    clean = images / 16
     noise = np.random.default_rng(0).normal(0.0, 0.5, clean.shape)
-    label = np.asarray(digits.target, np.int32)
     noisy = np.asarray(clean + noise, np.float32)
     return {"image": clean, "label": label}, {"image": noisy, "label": label}
 
@@ -82,7 +76,7 @@ def run(num_devices: int, num_steps: int, batch_size: int) -> tuple[np.ndarray, 
 
 
 def main(argv: Sequence[str] | None = None) -> dict[int, Any]:
-    """Runs on one device and on all, and compares."""
+    """Run on one device and on all, and compare."""
     parser = argparse.ArgumentParser(description="From clean to noisy digits under pmap.")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch-size", type=int, default=64)

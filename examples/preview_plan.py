@@ -1,8 +1,8 @@
-"""Look before you train: what a plan will do, what is wrong with it, and how every schedule looks.
+"""Look at a plan before you train: what it will do, what is wrong with it, and every schedule.
 
 A mid-training mixture of five sources is previewed twice: as first written, with the mistakes that
-the warnings name, and mended. Prints both tables and draws two pictures, the mended plan and a
-gallery of every schedule. Run it with `python examples/preview_plan.py`.
+the warnings name, and mended. Prints both tables and draws two pictures, the mended plan and
+a gallery of every schedule. Run it with `python examples/preview_plan.py`.
 """
 
 import argparse

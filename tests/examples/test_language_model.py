@@ -1,4 +1,4 @@
-"""The language model on real processes: the same rows on any of them, killed or told to leave."""
+"""The language model on real processes: the same rows on any of them, killed or asked to stop."""
 
 import fcntl
 import math
@@ -15,7 +15,7 @@ import language_model as example
 import loopback
 import numpy as np
 import pytest
-from training_log import read_log
+from support.training_log import read_log
 
 import jaxmix
 
@@ -177,7 +177,8 @@ def test_told_to_leave_it_saves_and_another_number_goes_on(home, unbroken):
 WORKER = """
 import sys
 sys.path.insert(0, {examples!r})
-import jaxmix, language_model, local_processes
+import jaxmix, language_model
+from support import local_processes
 args = language_model.parse(sys.argv[1:])
 if args.place is None:
     local_processes.start_processes(sys.argv, args.processes, args.devices)
@@ -215,7 +216,9 @@ def test_a_run_is_not_overwritten_nor_resumed_as_another(home, unbroken):
         with pytest.raises(SystemExit, match="has a run already: --resume it"):
             example.main(options)
         for option, value, was in (("--seed", 1, 0), ("--steps", 60, STEPS), ("--width", 64, 32)):
-            with pytest.raises(SystemExit, match=f"{option[2:]} was {was} and is now {value}; go"):
+            with pytest.raises(
+                SystemExit, match=f"{option[2:]} was {was} and is now {value}; keep"
+            ):
                 example.main([*options, "--resume", option, str(value)])
         with open(folder / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -5,6 +5,7 @@ import importlib.util
 import numpy as np
 import plan_and_feed as example
 import pytest
+from support import text_corpora
 
 
 def test_an_edited_run_loses_and_repeats_no_row(capsys):
@@ -31,8 +32,6 @@ def test_the_corpora_are_real_and_tell_prose_from_code(tmp_path):
 
 
 def test_the_corpora_are_written_once_and_a_missing_package_is_named(tmp_path, monkeypatch):
-    import text_corpora
-
     rows = [np.array(array) for array in text_corpora.corpora(tmp_path, 20_000, 100)]
     monkeypatch.setattr(text_corpora, "TEXTS", {})  # the files are there: no text is asked for
     again = text_corpora.corpora(tmp_path, 20_000, 100)

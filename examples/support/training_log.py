@@ -1,7 +1,4 @@
-"""The record of a training run: one JSON line a step, a picture of it, and what may be resumed.
-
-`language_model.py` uses it; by itself it does nothing.
-"""
+"""The record of a training run: one JSON line per step, a picture, and what may be resumed."""
 
 import contextlib
 import fcntl
@@ -14,21 +11,22 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
+from support import figures
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73")  # Okabe and Ito's
+COLOURS = (figures.BLUE, figures.RED, figures.GREEN)
 
 
 @contextlib.contextmanager
 def own_folder(folder: Path, resume: bool) -> Iterator[str]:
-    """Keep a folder for this run alone; gives the reason if it may not be used, else nothing."""
+    """Keep a folder for this run alone; give the reason why it may not be used, or ''."""
     why = ""
     with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = stack.enter_context((folder / "lock").open("w"))
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go of when the process ends
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends
             if (folder / "run.json").exists() and not resume:
-                why = f"{folder} has a run already: --resume it, or take another --out"
+                why = f"{folder} has a run already: --resume it, or choose another --out"
         except BlockingIOError:
             why = f"{folder} is in use by another run"
         except OSError as error:
@@ -38,7 +36,7 @@ def own_folder(folder: Path, resume: bool) -> Iterator[str]:
 
 @contextlib.contextmanager
 def open_log(path: Path, start: int, tensorboard: Path | None) -> Iterator[Callable]:
-    """Gives a function that appends lines; first drops those of steps that will be done again."""
+    """Give a function that appends lines; first drop those of steps that will be repeated."""
     kept = [line for line in read_log(path) if line["step"] < start]
     own = path.with_suffix(".new")
     own.write_text("".join(json.dumps(line) + "\n" for line in kept))
@@ -63,18 +61,18 @@ def open_log(path: Path, start: int, tensorboard: Path | None) -> Iterator[Calla
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; the last one is left out if the run was killed in the middle of it."""
+    """The lines of a log, without a last one that was only partly written."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def check_same_run(path: Path, facts: dict[str, Any]) -> None:
-    """Refuse to go on with a run that other facts, such as its schedule, began."""
+    """Refuse to resume a run whose facts, such as its schedule, were others."""
     before = json.loads(path.read_text())
     for name, value in facts.items():
         if before.get(name) != value:
             change = f"{name} was {before.get(name)} and is now {value}"
-            raise SystemExit(f"--resume: {change}; go on with the same, or take another --out")
+            raise SystemExit(f"--resume: {change}; keep the value, or choose another --out")
 
 
 def draw(path: Path, log: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
@@ -83,28 +81,25 @@ def draw(path: Path, log: Sequence[dict[str, Any]], names: Sequence[str]) -> Non
     scores = [line for line in log if f"valid/{names[0]}" in line]
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     mix, valid = figure.subplots(1, 2)
-    mix.set_title("Rows of the batch, % (line: planned, dots: realised in 10 steps)", loc="left")
-    valid.set_title("Held-out bits per byte (log scale)", loc="left")
+    figures.style(mix, "Rows of the batch, % (line: planned, dots: realised in 10 steps)")
+    figures.style(valid, "Held-out bits per byte (log scale)")
     for panel in (mix, valid):
         panel.set_xlabel("step")
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(color="0.93")
     valid.set_yscale("log")
     valid.yaxis.set_major_locator(FixedLocator([1, 1.5, 2, 3, 4, 5, 6, 8]))
     valid.yaxis.set_major_formatter("{x:g}")
     valid.yaxis.set_minor_locator(NullLocator())
-    by_score = sorted(names, key=lambda name: scores[-1][f"valid/{name}"])
-    sides = {by_score[0]: "top", by_score[-1]: "bottom"}
+    shares, losses = [], []
     for name, colour in zip(names, COLOURS, strict=False):
-        label = {"color": colour, "fontsize": 11}
         planned = [100 * line[f"mix/weight/{name}"] for line in steps]
         mix.plot([line["step"] for line in steps], planned, color=colour, linewidth=1.5)
         for ten in (steps[k : k + 10] for k in range(0, len(steps) - 9, 10)):
             share = 100 * np.mean([line[f"mix/share/{name}"] for line in ten])
             mix.plot(ten[0]["step"] + 4.5, share, "o", color=colour, alpha=0.5, markersize=4)
-        mix.text(steps[-1]["step"] * 1.02, planned[-1], name, va="center", **label)
+        shares.append((planned[-1], name, colour))
         updates, bits = zip(*((s["step"], s[f"valid/{name}"]) for s in scores), strict=True)
         valid.plot(updates, bits, "o-", color=colour, linewidth=1.5, markersize=4)
-        side = sides.get(name, "center")
-        valid.text(updates[-1] * 1.02, bits[-1], f"{name} {bits[-1]:.2f}", va=side, **label)
-    figure.savefig(path, dpi=130)
+        losses.append((bits[-1], f"{name} {bits[-1]:.2f}", colour))
+    figures.name_lines(mix, shares, gap=0.06)
+    figures.name_lines(valid, losses, gap=0.06)
+    figures.save(figure, path)

@@ -1,15 +1,13 @@
-"""The host side of a mix, side by side: nanoseconds a row, and the cost of opening a plan.
+"""The host side of a mix, side by side: nanoseconds per row, and the cost of opening a plan.
 
-    python benchmarks/host_plan.py [--fast]
+    python benchmarks/host_plan.py [--rounds 9] [--only rows,batches,opening,preview] [--fast]
 
-Prints four tables. All peers of a line run in turn in one process, `--rounds` times; each number
-is the median, with the 10th and the 90th percentile in brackets. grain, HuggingFace datasets,
+Prints four tables. grain, HuggingFace datasets,
 torchdata and tf.data are measured where they are installed. The peers' weights are fixed; the
 plan's are fixed or scheduled. A batch has rows of float32 [8] from arrays in memory, or plain ints
 where it says so. Plan rows are timed over whole blocks of steps, the planning included.
 """
 
-import argparse
 import gc
 import importlib
 import importlib.util
@@ -21,6 +19,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from timing import in_turn, print_table, run_parts, show
 
 import jaxmix
 
@@ -48,7 +47,7 @@ def ramp(num_sources: int) -> Callable[[Any], Any]:
 
 
 def plan_rows(plan: jaxmix.MixPlan, rows: int) -> Run:
-    """Goes on through the steps, and plans a block of 1,024 every time."""
+    """Works through the steps, and plans a block of 1,024 every time."""
     steps, count = itertools.count(), max(1024, rows // plan.batch_size)
 
     def run() -> int:
@@ -145,29 +144,14 @@ PEERS = {
 
 
 def side_by_side(runs: dict[str, Run], rounds: int) -> dict[str, np.ndarray]:
-    """Nanoseconds a row of each, all in turn."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for run in runs.values():
-        run()
-    for _ in range(rounds):
-        for name, run in runs.items():
-            start = time.perf_counter_ns()
-            rows = run()
-            times[name].append((time.perf_counter_ns() - start) / rows)
-    return {name: np.array(found) for name, found in times.items()}
+    """Nanoseconds per row of each, all in turn."""
+    rows = {name: run() for name, run in runs.items()}
+    found = in_turn(runs, rounds, warmup=0)
+    return {name: 1e9 * seconds / rows[name] for name, seconds in found.items()}
 
 
-def show(found: np.ndarray) -> str:
-    low, middle, high = np.percentile(found, [10, 50, 90])
-    form = ",.0f" if middle >= 100 else ".1f"
-    return f"{middle:{form}} ({low:{form}}..{high:{form}})"
-
-
-def print_table(title: str, head: Sequence[Any], lines: dict[str, list[str]]) -> None:
-    print(f"\n## {title}\n\n| | " + " | ".join(map(str, head)) + " |")
-    print("|---" * (len(head) + 1) + "|")
-    for name, cells in lines.items():
-        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+def show_ns(found: np.ndarray) -> str:
+    return show(found, ",.0f" if np.median(found) >= 100 else ".1f")
 
 
 def bench_rows(all_k: Sequence[int], all_b: Sequence[int], rows: int, rounds: int) -> None:
@@ -181,8 +165,8 @@ def bench_rows(all_k: Sequence[int], all_b: Sequence[int], rows: int, rounds: in
             }
             runs = {name: plan_rows(plan, rows) for name, plan in plans.items()}
             for name, found in side_by_side(runs, rounds).items():
-                lines.setdefault(f"{name}, B = {batch_size}", []).append(show(found))
-    print_table("Plan rows alone, ns a row", [f"K = {k}" for k in all_k], lines)
+                lines.setdefault(f"{name}, B = {batch_size}", []).append(show_ns(found))
+    print_table("Plan rows alone, ns per row", [f"K = {k}" for k in all_k], lines)
 
 
 def bench_batches(all_k: Sequence[int], all_b: Sequence[int], rows: int, rounds: int) -> None:
@@ -206,9 +190,9 @@ def bench_batches(all_k: Sequence[int], all_b: Sequence[int], rows: int, rounds:
             for name, times in found.items():
                 base = found["jaxmix, ints" if "ints" in name else "jaxmix"]
                 ratio = "" if base is times else f" = {np.median(times / base):,.0f}x"
-                cell = show(times) + ratio
+                cell = show_ns(times) + ratio
                 lines.setdefault(f"{name}, B = {batch_size}", []).append(cell)
-    title = "Whole batches of float32 [8] rows, ns a row, and times jaxmix"
+    title = "Whole batches of float32 [8] rows, ns per row, and times jaxmix"
     print_table(title, [f"K = {k}" for k in all_k], lines)
 
 
@@ -251,22 +235,23 @@ def bench_preview(all_k: Sequence[int], all_steps: Sequence[int]) -> None:
     print_table("To preview a scheduled plan", [f"K = {k}" for k in all_k], lines)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="The cost of a plan on the host.")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument(
-        "--rows", type=int, default=2**18, help="rows a round, fewer for slow peers"
-    )
-    parser.add_argument("--fast", action="store_true", help="small, to see that it runs")
-    args = parser.parse_args(argv)
-    all_k, all_b, all_steps = [2, 8, 35, 168], [256, 1024, 8192], [10**n for n in range(3, 8)]
-    if args.fast:
-        all_k, all_b, all_steps, args.rounds, args.rows = [2, 8], [256], [10**3, 10**5], 3, 2**12
-    bench_rows(all_k, all_b, args.rows, args.rounds)
-    bench_batches(all_k, all_b, args.rows, args.rounds)
-    bench_opening(all_k, all_steps)
-    bench_preview(all_k, all_steps)
+def sizes(fast: bool) -> tuple[Sequence[int], Sequence[int], int]:
+    """Numbers of sources, batch sizes, and rows in a round, of which slow peers do fewer."""
+    return ((2, 8), (256,), 2**12) if fast else ((2, 8, 35, 168), (256, 1024, 8192), 2**18)
+
+
+def steps(fast: bool) -> tuple[Sequence[int], Sequence[int]]:
+    """Numbers of sources, and steps."""
+    return ((2, 8), (10**3, 10**5)) if fast else ((2, 8, 35, 168), [10**n for n in range(3, 8)])
+
+
+PARTS = {
+    "rows": lambda rounds, fast: bench_rows(*sizes(fast), rounds),
+    "batches": lambda rounds, fast: bench_batches(*sizes(fast), rounds),
+    "opening": lambda rounds, fast: bench_opening(*steps(fast)),
+    "preview": lambda rounds, fast: bench_preview(*steps(fast)),
+}
 
 
 if __name__ == "__main__":
-    main()
+    run_parts(__doc__, PARTS, rounds=9)

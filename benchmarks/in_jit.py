@@ -1,16 +1,14 @@
 """The cost of mixing inside a compiled step, as ratios taken side by side in one run.
 
-    python benchmarks/in_jit.py [--repeats 20] [--only draws,rows,pool,step]
+    python benchmarks/in_jit.py [--rounds 20] [--only draws,rows,pool,step] [--fast]
 
-Every figure is a ratio to the baseline in its line: the median over the repeats, in which all
-variants take turns, with the 10th and 90th percentile. Small work runs many times inside one
+Every figure is a ratio to the baseline that its block names. Small work runs many times inside one
 compiled loop, so that neither dispatch nor fresh output pages are measured.
 """
 
-import argparse
 import functools
-import platform
-import time
+import pathlib
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,8 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from timing import in_turn, report, run_parts
 
 import jaxmix
+
+sys.path.append(str(pathlib.Path(__file__).parents[1] / "examples"))  # for the models
 
 KEY = jax.random.key(0)
 GAMMA = jaxmix.cosine_schedule(0.1, 0.9, transition_steps=1_000_000)
@@ -35,43 +36,20 @@ def looped(body: Body, length: int) -> Callable[[Any, Any], Any]:
     )
 
 
-def in_turn(
-    variants: dict[str, Callable[[], Any]], repeats: int, warmup: int = 2
-) -> dict[str, np.ndarray]:
-    """Seconds of each variant, which take turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for repeat in range(warmup + repeats):
-        for name, run in variants.items():
-            start = time.perf_counter()
-            jax.block_until_ready(run())
-            if repeat >= warmup:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: np.asarray(times) for name, times in seconds.items()}
-
-
-def report(title: str, seconds: dict[str, np.ndarray], length: int = 1) -> None:
-    """One line a variant; the first is the baseline."""
-    base, *others = seconds
-    print(f"{title}: {base} {1e6 * float(np.median(seconds[base])) / length:.1f} us")
-    for name in others:
-        ratios = seconds[name] / seconds[base]
-        low, middle, high = np.percentile(ratios, [10, 50, 90])
-        print(f"    {name:<34} {middle:6.2f}  ({low:.2f} .. {high:.2f})")
-
-
 def compare(
-    title: str, bodies: dict[str, Body], carry: Any, data: Any, length: int, repeats: int
+    title: str, bodies: dict[str, Body], carry: Any, data: Any, length: int, rounds: int
 ) -> None:
+    """The time of each body, run `length` times in one compiled call."""
     loops = {
         name: functools.partial(looped(body, length), carry, data) for name, body in bodies.items()
     }
-    report(title, in_turn(loops, repeats), length)
+    report(title, in_turn(loops, rounds), length)
 
 
-def draws(repeats: int) -> None:
+def draws(rounds: int, fast: bool) -> None:
     """Which source each row takes, against one global `jax.random.bernoulli`."""
     print("\n== draws, ratio to jax.random.bernoulli(key, p, (B,)) ==")
-    for num_rows in (256, 4096, 65_536):
+    for num_rows in (256,) if fast else (256, 4096, 65_536):
         bodies: dict[str, Body] = {
             "bernoulli(key, p, (B,))": lambda step, sums, _: (
                 sums
@@ -80,7 +58,7 @@ def draws(repeats: int) -> None:
                 ).astype(jnp.int32)
             )
         }
-        for sources in (2, 8, 35):
+        for sources in (2,) if fast else (2, 8, 35):
             weights: Any = GAMMA if sources == 2 else np.full(sources, 1 / sources)
             for draw in (jaxmix.bernoulli_sources, jaxmix.systematic_sources):
                 bodies[f"{draw.__name__}, K = {sources}"] = (
@@ -92,24 +70,24 @@ def draws(repeats: int) -> None:
                 sums + jaxmix.counted_sources(KEY, step, jnp.asarray(c), sums.shape[0])
             )
         length = max(4, 2**19 // num_rows)
-        compare(f"B = {num_rows}", bodies, jnp.zeros(num_rows, jnp.int32), None, length, repeats)
+        compare(f"B = {num_rows}", bodies, jnp.zeros(num_rows, jnp.int32), None, length, rounds)
 
 
-def rows(repeats: int) -> None:
+def rows(rounds: int, fast: bool) -> None:
     """Rows mixed, against `jnp.where` with a mask that is already there."""
     print("\n== mix_rows [B, D] float32, ratio to jnp.where with a ready mask ==")
-    for num_rows in (256, 4096, 65_536):
-        for width in (64, 1024):
-            for sources in (2, 8):
+    for num_rows in (256,) if fast else (256, 4096, 65_536):
+        for width in (64,) if fast else (64, 1024):
+            for sources in (2,) if fast else (2, 8):
                 if num_rows * width * sources > 2**27:
                     continue
                 batches = tuple(jnp.full((num_rows, width), float(k)) for k in range(sources))
                 source = jnp.arange(num_rows, dtype=jnp.int32) % sources
-                _mixed_rows(num_rows, width, batches, source, repeats)
+                _mixed_rows(num_rows, width, batches, source, rounds)
 
 
 def _mixed_rows(
-    num_rows: int, width: int, batches: tuple[jax.Array, ...], source: jax.Array, repeats: int
+    num_rows: int, width: int, batches: tuple[jax.Array, ...], source: jax.Array, rounds: int
 ) -> None:
     sources = len(batches)
     weights: Any = GAMMA if sources == 2 else np.full(sources, 1 / sources)
@@ -145,15 +123,16 @@ def _mixed_rows(
     }
     length = max(2, 2**24 // (num_rows * width))
     title = f"B = {num_rows}, D = {width}, K = {sources}"
-    compare(title, bodies, (source, batches[0]), batches, length, repeats)
+    compare(title, bodies, (source, batches[0]), batches, length, rounds)
 
 
-def pool(repeats: int) -> None:
+def pool(rounds: int, fast: bool) -> None:
     """Rows drawn from a pool, against one `jnp.take` of rows that are already known."""
     print("\n== draw_rows, ratio to jnp.take of ready rows ==")
-    for num_rows, width in ((256, 1024), (4096, 64), (4096, 1024), (65_536, 64)):
-        for sources in (2, 8, 35):
-            per_source = 2**26 // (width * sources)
+    sizes = ((256, 1024), (4096, 64), (4096, 1024), (65_536, 64))
+    for num_rows, width in sizes[:1] if fast else sizes:
+        for sources in (2,) if fast else (2, 8, 35):
+            per_source = 2 ** (20 if fast else 26) // (width * sources)
             buffers = [jnp.full((per_source, width), float(k)) for k in range(sources)]
             weights = np.full(sources, 1 / sources)
             one = jaxmix.RowPool(*buffers)
@@ -182,55 +161,21 @@ def pool(repeats: int) -> None:
             }
             title = f"B = {num_rows}, D = {width}, K = {sources}"
             rows = jnp.zeros((num_rows, width))
-            compare(title, bodies, rows, (one, ready), length, repeats)
-
-
-class Transformer(nnx.Module):
-    """A small decoder-only transformer, for a train step of a realistic make."""
-
-    def __init__(self, rngs: nnx.Rngs, layers: int = 2, width: int = 128, vocabulary: int = 256):
-        self.embed = nnx.Embed(vocabulary, width, rngs=rngs)
-        self.attention = nnx.List(
-            [nnx.MultiHeadAttention(4, width, decode=False, rngs=rngs) for _ in range(layers)]
-        )
-        self.up = nnx.List([nnx.Linear(width, 4 * width, rngs=rngs) for _ in range(layers)])
-        self.down = nnx.List([nnx.Linear(4 * width, width, rngs=rngs) for _ in range(layers)])
-        self.head = nnx.Linear(width, vocabulary, rngs=rngs)
-
-    def __call__(self, tokens: jax.Array) -> jax.Array:
-        x = self.embed(tokens)
-        mask = nnx.make_causal_mask(tokens)
-        for attend, up, down in zip(self.attention, self.up, self.down, strict=True):
-            x = x + attend(x, mask=mask)
-            x = x + down(nnx.gelu(up(x)))
-        return self.head(x)
+            compare(title, bodies, rows, (one, ready), length, rounds)
 
 
 def _token_loss(model: Any, batch: Any) -> jax.Array:
-    logits = model(batch[:, :-1])
-    return optax.softmax_cross_entropy_with_integer_labels(logits, batch[:, 1:]).mean()
+    losses = optax.softmax_cross_entropy_with_integer_labels(model(batch), batch)
+    return losses.mean()
 
 
-class Classifier(nnx.Module):
-    """The digits model: 64-128-10."""
-
-    def __init__(self, rngs: nnx.Rngs):
-        self.hidden = nnx.Linear(64, 128, rngs=rngs)
-        self.out = nnx.Linear(128, 10, rngs=rngs)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.out(nnx.relu(self.hidden(x)))
-
-
-def _class_loss(model: Any, batch: Any) -> jax.Array:
-    logits = model(batch["image"])
-    return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
-
-
-def step(repeats: int) -> None:
+def step(rounds: int, fast: bool) -> None:
     """A whole train step with mixing inside, against the same step on one ready batch."""
+    from support.digits import class_loss, classifier
+    from support.transformer import Transformer
+
     print("\n== train step (AdamW), ratio to the same step without mixing ==")
-    tokens = [jax.random.randint(jax.random.key(k), (16, 129), 0, 256) for k in range(2)]
+    tokens = [jax.random.randint(jax.random.key(k), (16, 128), 0, 256) for k in range(2)]
     images = [
         {
             "image": jax.random.normal(jax.random.key(k), (4096, 64)),
@@ -238,14 +183,14 @@ def step(repeats: int) -> None:
         }
         for k in range(2)
     ]
-    _steps(
-        "transformer, 16 x 128 tokens", Transformer(nnx.Rngs(0)), _token_loss, tokens, 1, repeats
-    )
-    _steps("digits MLP, B = 4096", Classifier(nnx.Rngs(0)), _class_loss, images, 20, repeats)
+    if not fast:
+        model = Transformer(256, 128, width=128, layers=2, rngs=nnx.Rngs(0))
+        _steps("transformer, 16 x 128 tokens", model, _token_loss, tokens, 1, rounds)
+    _steps("digits MLP, B = 4096", classifier(nnx.Rngs(0)), class_loss, images, 20, rounds)
 
 
 def _steps(
-    title: str, model: Any, loss: Any, batches: Sequence[Any], length: int, repeats: int
+    title: str, model: Any, loss: Any, batches: Sequence[Any], length: int, rounds: int
 ) -> None:
     graph, state = nnx.split(model)
     optimizer = optax.adamw(1e-3)
@@ -271,24 +216,11 @@ def _steps(
         "mix_rows, systematic": mix(jaxmix.systematic_sources),
     }
     carry = (state, optimizer.init(state))
-    compare(title, bodies, carry, tuple(batches), length, repeats)
+    compare(title, bodies, carry, tuple(batches), length, rounds)
 
 
 PARTS = {"draws": draws, "rows": rows, "pool": pool, "step": step}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--only", default=",".join(PARTS))
-    args = parser.parse_args()
-    device = jax.devices()[0]
-    print(
-        f"{platform.machine()}, {device.device_kind}, jax {jax.__version__}, {args.repeats} repeats"
-    )
-    for name in args.only.split(","):
-        PARTS[name](args.repeats)
-
-
 if __name__ == "__main__":
-    main()
+    run_parts(__doc__, PARTS, rounds=20)

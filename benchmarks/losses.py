@@ -3,26 +3,25 @@
 Each case is a whole jitted train step (AdamW) of an MLP, timed in turn with the step of the single
 loss that gamma selects, with a plain `lax.cond` for each loss, and with both losses evaluated and
 added (they share a forward pass, which XLA then works out once). Prints the ratio to the single
-loss, the median over rounds and the middle 80 %; "again" is the single loss once more, the noise.
+loss; "again" is the single loss once more, the noise.
 
-    python benchmarks/losses.py
+    python benchmarks/losses.py [--rounds 40] [--fast]
 """
 
-import argparse
 import itertools
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from timing import in_turn, print_table, run_parts, show
 
 import jaxmix
 
-MODELS = {  # name: layer sizes, rows in a batch
-    "MLP 1024x3": ((1024, 1024, 1024, 1024, 10), 256),
-    "MLP 1024x3, large batch": ((1024, 1024, 1024, 1024, 10), 1024),
-    "MLP 64-128-10": ((64, 128, 10), 4096),
+MODELS = {  # name: layer sizes, rows in a batch, steps per turn (about 0.1 s on two cores)
+    "MLP 64-128-10": ((64, 128, 10), 4096, 40),
+    "MLP 1024x3": ((1024, 1024, 1024, 1024, 10), 256, 2),
+    "MLP 1024x3, large batch": ((1024, 1024, 1024, 1024, 10), 1024, 1),
 }
 
 
@@ -76,57 +75,45 @@ def train_step(loss_fn, optimizer):
     return jax.jit(one_step, donate_argnums=(1, 2))
 
 
-def measure(sizes, batch, step, rounds, seconds):
-    """Ratios [round] of each loss to the single loss that gamma selects at `step`."""
+def measure(sizes, batch, step, steps_per_turn, rounds):
+    """Seconds [round] of a step with each loss, the single one that gamma selects first."""
     keys = jax.random.split(jax.random.key(0), len(sizes))
     x = jax.random.normal(keys[0], (batch, sizes[0]))
     label = jax.random.randint(keys[0], (batch,), 0, 10)
     optimizer = optax.adamw(1e-3)
     single = squared if step == 0 else cross_entropy
-    fns = {"single": None} | LOSSES
-    runs = {}
-    for name, loss_fn in fns.items():
+
+    def turn_of(loss_fn):
+        one_step = train_step(loss_fn or (lambda step, *args: single(*args)), optimizer)
         params = [
             jax.random.normal(key, shape) * shape[0] ** -0.5
             for key, shape in zip(keys[1:], itertools.pairwise(sizes), strict=True)
         ]
-        fn = loss_fn or (lambda step, *args: single(*args))
-        runs[name] = train_step(fn, optimizer), params, optimizer.init(params)
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    repeats = 1
-    for turn in range(rounds + 2):  # two turns to compile and to choose the repeats
-        for name, (one_step, params, state) in runs.items():
-            begin = time.perf_counter()
-            for _ in range(repeats):
+        state = optimizer.init(params)
+
+        def turn():
+            nonlocal params, state  # each step gives up its inputs
+            for _ in range(steps_per_turn):
                 params, state = one_step(jnp.int32(step), params, state, x, label)
-            jax.block_until_ready(params)
-            times[name].append((time.perf_counter() - begin) / repeats)
-            runs[name] = one_step, params, state
-        if turn == 1:
-            repeats = max(1, round(seconds / times["single"][1]))
-    base = np.array(times["single"][2:])
-    return base, {name: np.array(times[name][2:]) / base for name in LOSSES}
+            return params
+
+        return turn
+
+    turns = {name: turn_of(loss_fn) for name, loss_fn in ({"single": None} | LOSSES).items()}
+    return {name: s / steps_per_turn for name, s in in_turn(turns, rounds).items()}
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Time of mix_loss_fns against the single loss.")
-    parser.add_argument("--rounds", type=int, default=40, help="interleaved turns")
-    parser.add_argument("--seconds", type=float, default=0.1, help="length of a turn")
-    parser.add_argument("--fast", action="store_true", help="a smoke test")
-    args = parser.parse_args(argv)
-    models = dict(list(MODELS.items())[-1:]) if args.fast else MODELS
-    rounds, seconds = (3, 0.01) if args.fast else (args.rounds, args.seconds)
-    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}; ratio to the single loss")
-    print(f"{'model':25}{'gamma':>6}{'single, ms':>12}" + "".join(f"{n:>26}" for n in LOSSES))
-    for model, (sizes, batch) in models.items():
+def losses(rounds, fast):
+    lines = {}
+    for model, (sizes, batch, steps_per_turn) in list(MODELS.items())[: 1 if fast else None]:
         for step, gamma in enumerate((1.0, 0.5, 0.0)):
-            base, ratios = measure(sizes, batch, step, rounds, seconds)
-            cells = []
-            for ratio in ratios.values():
-                low, middle, high = np.percentile(ratio, (10, 50, 90))
-                cells.append(f"{middle:.3f} ({low:.2f}..{high:.2f})".rjust(26))
-            print(f"{model:25}{gamma:6}{1e3 * np.median(base):12.2f}" + "".join(cells), flush=True)
+            seconds = measure(sizes, batch, step, 1 if fast else steps_per_turn, rounds)
+            single = seconds["single"]
+            cells = [f"{1e3 * np.median(single):.2f}"]
+            cells += [show(seconds[name] / single) for name in LOSSES]
+            lines[f"{model}, gamma {gamma}"] = cells
+    print_table("A train step, ratio to that of the single loss", ["single, ms", *LOSSES], lines)
 
 
 if __name__ == "__main__":
-    main()
+    run_parts(__doc__, {"losses": losses}, rounds=40)

@@ -80,12 +80,12 @@ def gallery() -> dict[str, dict[str, optax.Schedule]]:
         "token_share_schedule": {
             "row share": jaxmix.token_share_schedule(jaxmix.staged_schedule(mixes), [100, 400, 900])
         },
-        "complement, clip_schedule": {
+        "complement_schedule, clip_schedule": {
             "complement": jaxmix.complement_schedule(linear),
             "clipped": jaxmix.clip_schedule(linear, 0.2, 0.6),
         },
         "rescale_schedule": {
-            f"{n} steps an epoch": jaxmix.rescale_schedule(optax.linear_schedule(0.0, 1.0, 4), n)
+            f"{n} steps per epoch": jaxmix.rescale_schedule(optax.linear_schedule(0.0, 1.0, 4), n)
             for n in (100, 200)
         },
     }

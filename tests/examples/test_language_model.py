@@ -111,7 +111,7 @@ def unbroken(home):
     return home / "unbroken"
 
 
-def test_it_learns_and_the_mix_glides(unbroken):
+def test_it_learns_and_the_mix_is_annealed(unbroken):
     log = lines(unbroken)
     assert len({line["rows"] for line in log}) == STEPS
     assert all(math.isfinite(line["loss"]) for line in log)
@@ -254,14 +254,14 @@ def test_a_folder_that_cannot_be_used_stops_all_processes(home):
     assert code == 1 and "a file cannot be used and locked" in text
 
 
-def test_shakespeare_takes_a_tenth_beside_the_glide():
+def test_shakespeare_takes_a_tenth_beside_the_anneal():
     weights = example.mixture(example.parse(["--shakespeare", "--steps", "100"]))
     table = np.asarray(jaxmix.tabulate(weights, 101))
     np.testing.assert_allclose(table[0], [0.81, 0.09, 0.1], rtol=1e-6)
     np.testing.assert_allclose(table[100], [0.18, 0.72, 0.1], rtol=1e-6)
 
 
-def test_too_little_text_and_no_launcher_are_told(tmp_path):
+def test_too_little_text_and_no_launcher_are_reported(tmp_path):
     options = ["--fast", "--out", str(tmp_path / "run"), "--corpora", str(tmp_path / "corpora")]
     with pytest.raises(SystemExit, match=r"--megabytes 0.001 is too little: prose has \d+ rows"):
         example.main([*options, "--megabytes", "0.001"])

@@ -27,3 +27,6 @@ Weights = float | Sequence[float] | np.ndarray | jax.Array | Schedule
 
 AxisName = str | tuple[str, ...]
 """A mesh or pmap axis, or several in the order in which they split the rows."""
+
+Microbatch = tuple[ArrayLike, int]
+"""(index, count): part `index` of the `count` equal parts of the global batch of an update."""

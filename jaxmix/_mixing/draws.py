@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmix._checks import is_concrete, need, whole_number
+from jaxmix._checks import is_concrete, need
+from jaxmix._mixing.cuts import LAST_WORD, count_cuts, weight_cuts, wide_product
+from jaxmix._mixing.global_rows import global_rows
 from jaxmix._mixing.interleave import slots_of_rows
-from jaxmix._schedules.evaluate import as_whole_step
+from jaxmix._mixing.keys import row_bits, step_key
 from jaxmix._schedules.weights import weights_at
-from jaxmix._types import Array, ArrayLike, AxisName, PRNGKey, Weights
+from jaxmix._types import Array, ArrayLike, AxisName, Microbatch, PRNGKey, Weights
+
+# Below it the weight of the second of two sources is drawn by itself. Not 1/2, where schedules rest
+# or pass: there a rounding of gamma, in one compilation of a schedule, would swap all rows.
+RARE = 0.00713
 
 
 def bernoulli_sources(
@@ -24,31 +30,41 @@ def bernoulli_sources(
     num_rows: int,
     *,
     axis_name: AxisName | None = None,
+    microbatch: Microbatch | None = None,
     group_size: int = 1,
 ) -> Array:
     """Draw a source for each row, every row on its own.
 
-    For two sources the draw is `jax.random.bernoulli(row_key, gamma, mode="high")` on a key for
-    each global row: the step is folded into the root key and the row is added to the second word
-    of the result. More sources compare 32 random bits a row with the summed weights. A source of
-    weight 0 is never drawn and one of weight 1 always; a weight is right to 2^-32.
+    For two sources the draw is `jax.random.bernoulli(row_key, weight, mode="high")` on a key for
+    each global row, with the weight of source 0, or of source 1 where that is below 0.7 %. More
+    sources compare 32 random bits per row with the summed weights. Each weight is divided by their
+    sum and is right to 2^-32, for up to 2^24 sources. A source of weight 0 is never drawn and one
+    of weight 1 always.
 
     Args:
       key: the root key, typed or old-style, of any implementation. It is not consumed: pass the
-        same key at every step. It is always hashed with threefry.
-      step: the optimizer step, a scalar int of any dtype; may be traced.
+        same key at every step. It is hashed with threefry, by constants of jaxmix's own: no key
+        that `fold_in`, `split` or `nnx.Rngs` makes of it gives a part of this draw.
+      step: the optimizer update, a scalar int of any dtype; may be traced. Under accumulation it
+        stays the same for all microbatches of the update.
       weights: gamma, the share of source 0 of two; an array [K]; or a schedule returning either.
-      num_rows: the rows to draw (static); inside `pmap` or `shard_map` those of one shard.
-      axis_name: the axis, or axes in the order in which they split the rows, of which this call is
-        one shard (static). The shards' draws together are the draw of the global batch.
-      group_size: neighbouring rows that share a draw (static); must divide `num_rows`.
+      num_rows: the rows to draw in this call (static), b = B / shards / microbatches.
+      axis_name: inside `pmap` or `shard_map`, the axis, or axes in the order in which they split
+        the rows (static); `()` gives every device the same draw. The shards' draws together are the
+        draw of the global batch.
+      microbatch: `(index, count)`, where an update has `count` (static) calls: this call draws part
+        `index` of B, a scalar int, may be traced, taken modulo `count`. The shards split the
+        microbatch.
+      group_size: neighbouring rows that share a draw (static). It divides the global batch B; a
+        group may span shards and microbatches.
 
     Returns:
       int32 [num_rows], the source of each row in [0, K).
 
     Raises:
       ValueError, TypeError: a key that is none; a step that is no integer; weights off the simplex;
-        `num_rows` or `group_size` below 1, or not divisible.
+        `num_rows` or `group_size` below 1, or not divisible; no `axis_name` inside `pmap` or
+        `shard_map`; a `microbatch` that is no such pair.
 
     Example:
       >>> import jax, jaxmix
@@ -56,22 +72,34 @@ def bernoulli_sources(
       (8,)
       >>> jaxmix.bernoulli_sources(jax.random.key(0), 3, 1.0, 4).tolist()
       [0, 0, 0, 0]
+      >>> [jaxmix.bernoulli_sources(jax.random.key(0), 3, 0.5, 4, microbatch=(i, 2)).shape
+      ...  for i in range(2)]
+      [(4,), (4,)]
     """
     simplex = weights_at(step, weights)
-    rows, _ = _global_rows(num_rows, axis_name, group_size)
-    step_key = _step_key(key, step)
+    rows, _, repeat = global_rows(num_rows, axis_name, microbatch, group_size)
+    key = step_key(key, step, "bernoulli")
     if simplex.shape[0] == 2:
-        words = jax.random.key_data(step_key)
-        row_words = jnp.stack([jnp.broadcast_to(words[0], rows.shape), words[1] + rows], axis=1)
-        row_keys = jax.random.wrap_key_data(row_words, impl="threefry2x32")
-        draw = functools.partial(jax.random.bernoulli, p=simplex[0], mode="high")
-        source = (~jax.vmap(draw)(row_keys)).astype(jnp.int32)
+        source = _one_of_two(key, simplex, rows)
     else:
-        below, whole = _cuts(simplex)
-        cuts = jnp.where(whole, jnp.uint32(2**32 - 1), below)
+        below, whole = weight_cuts(simplex)
+        cuts = jnp.where(whole, LAST_WORD, below)
         last = jnp.sum(~whole, dtype=jnp.int32)
-        source = jnp.minimum(count_cuts(_row_bits(step_key, rows), cuts), last)
-    return repeat_groups(source, group_size)
+        source = jnp.minimum(count_cuts(row_bits(key, rows), cuts), last)
+    return _repeat(source, repeat)
+
+
+def _one_of_two(key: Array, simplex: Array, rows: Array) -> Array:
+    """The Bernoulli draw of each global row, int32."""
+    words = jax.random.key_data(key)
+    # The row is added to a word of the key: threefry takes keys and counters alike, and a `fold_in`
+    # for each row would be one more hash.
+    row_words = jnp.stack([jnp.broadcast_to(words[0], rows.shape), words[1] + rows], axis=1)
+    row_keys = jax.random.wrap_key_data(row_words, impl="threefry2x32")
+    is_rare = simplex[1] < RARE
+    drawn = jnp.where(is_rare, simplex[1], simplex[0])
+    hit = jax.vmap(functools.partial(jax.random.bernoulli, p=drawn, mode="high"))(row_keys)
+    return (hit == is_rare).astype(jnp.int32)
 
 
 def systematic_sources(
@@ -81,18 +109,21 @@ def systematic_sources(
     num_rows: int,
     *,
     axis_name: AxisName | None = None,
+    microbatch: Microbatch | None = None,
     group_size: int = 1,
 ) -> Array:
     """Draw a source for each row so that each gets floor or ceil of its share of the global batch.
 
-    Systematic sampling: with B rows in all (or groups of rows), one random offset u a step and
+    Systematic sampling: with B rows in all (or groups of rows), one random offset u per step and
     C_k = B (w_0 + ... + w_{k-1}), source k holds the slots i of 0 .. B - 1 with
     C_k <= i + u < C_{k+1}. Its number of rows has expectation exactly B w_k. Row i of the batch
     takes slot (a i + r) mod B, with a fixed `a` near B / golden ratio and a random r, which spreads
-    the rows of a source evenly over the batch and its shards. No random number a row.
+    the rows of a source evenly over the batch, its shards and microbatches. No random number per
+    row.
 
     Args:
-      key, step, weights, num_rows, axis_name, group_size: as for `bernoulli_sources`.
+      key, step, weights, num_rows, axis_name, microbatch, group_size: as for `bernoulli_sources`.
+        The numbers of rows hold over all shards and microbatches of the update together.
 
     Returns:
       int32 [num_rows], the source of each row in [0, K).
@@ -109,13 +140,13 @@ def systematic_sources(
     Source: Madow (1949), On the theory of systematic sampling, II.
     """
     simplex = weights_at(step, weights)
-    rows, total = _global_rows(num_rows, axis_name, group_size)
-    words = jax.random.key_data(_step_key(key, step))
-    below, whole = _cuts(simplex)
-    high, low = _wide_product(below, total)
+    rows, total, repeat = global_rows(num_rows, axis_name, microbatch, group_size)
+    words = jax.random.key_data(step_key(key, step, "systematic"))
+    below, whole = weight_cuts(simplex)
+    high, low = wide_product(below, total)
     cuts = jnp.where(whole, jnp.uint32(total), high + (words[0] < low).astype(jnp.uint32))
     slots = slots_of_rows(rows, total, words[1])
-    return repeat_groups(count_cuts(slots, cuts), group_size)
+    return _repeat(count_cuts(slots, cuts), repeat)
 
 
 def counted_sources(
@@ -125,6 +156,8 @@ def counted_sources(
     num_rows: int,
     *,
     axis_name: AxisName | None = None,
+    microbatch: Microbatch | None = None,
+    group_size: int = 1,
 ) -> Array:
     """Give each source exactly its count of the rows of the global batch.
 
@@ -133,16 +166,17 @@ def counted_sources(
     `MixPlan(..., seed=seed).rows(step)`.
 
     Args:
-      key, step, num_rows, axis_name: as for `bernoulli_sources`.
-      counts: int [K], `>= 0`, with the sum B, the rows of the global batch. Traced counts can't be
-        checked: rows beyond their sum get the source -1, where `select_rows` takes the last one.
+      key, step, num_rows, axis_name, microbatch, group_size: as for `bernoulli_sources`.
+      counts: int [K], `>= 0`, multiples of `group_size` with the sum B, the rows of the global
+        batch. Traced counts can't be checked: rows beyond their sum get the source -1, where
+        `select_rows` takes the last one.
 
     Returns:
       int32 [num_rows], the source of each row in [0, K).
 
     Raises:
-      ValueError, TypeError: as `bernoulli_sources`; counts that are known and negative, or of
-        another sum than B.
+      ValueError, TypeError: as `bernoulli_sources`; counts that are known and negative, or
+        no multiples of `group_size`, or of another sum than B.
 
     Example:
       >>> import jax, jaxmix, numpy as np
@@ -150,35 +184,46 @@ def counted_sources(
       >>> np.bincount(source, minlength=3).tolist()
       [5, 0, 3]
     """
-    rows, total = _global_rows(num_rows, axis_name)
+    rows, total, repeat = global_rows(num_rows, axis_name, microbatch, group_size)
     array = counts if isinstance(counts, jax.Array) else np.asarray(counts)
     need(jnp.issubdtype(array.dtype, jnp.integer), "counts", "integers", array.dtype, TypeError)
     need(array.ndim == 1 and array.size > 0, "counts", "an array [K]", array.shape)
     if is_concrete(array):
-        known = np.asarray(array).tolist()
-        need(min(known) >= 0 and sum(known) == total, "counts", f">= 0 with the sum {total}", known)
-    words = jax.random.key_data(_step_key(key, step))
+        known, size = np.asarray(array).tolist(), total * group_size
+        need(min(known) >= 0 and sum(known) == size, "counts", f">= 0 with the sum {size}", known)
+        in_groups = all(count % group_size == 0 for count in known)
+        need(in_groups, "counts", f"multiples of group_size = {group_size}", known)
+    words = jax.random.key_data(step_key(key, step, "counted"))
     ends = jnp.cumsum(jnp.asarray(array).astype(jnp.uint32), dtype=jnp.uint32)
+    if group_size > 1:
+        ends //= jnp.uint32(group_size)
     slots = slots_of_rows(rows, total, words[1])
-    return jnp.where(slots < ends[-1], count_cuts(slots, ends[:-1]), -1)
+    source = jnp.where(slots < ends[-1], count_cuts(slots, ends[:-1]), -1)
+    return _repeat(source, repeat)
 
 
 def uniform_rows(
     key: PRNGKey,
     step: ArrayLike,
-    lengths: Array,
+    lengths: ArrayLike,
     *,
     axis_name: AxisName | None = None,
+    microbatch: Microbatch | None = None,
 ) -> Array:
     """Draw a row of a buffer for each row of the batch, uniformly in [0, lengths[row]).
 
     Args:
-      key, step, axis_name: as for `bernoulli_sources`; the draw is independent of every source
-        drawn with the same key and step.
-      lengths: int32 [num_rows], the length of the buffer that each row is taken from, at least 1.
+      key, step, axis_name, microbatch: as for `bernoulli_sources`; the draw is independent of every
+        source drawn with the same key and step.
+      lengths: int [num_rows], the length of the buffer that each row is taken from, in [1, 2^31).
+        Traced lengths can't be checked; what is outside counts as the nearest bound.
 
     Returns:
       int32 [num_rows]. Each row of a buffer of n rows has the probability 1/n, right to 2^-32.
+
+    Raises:
+      ValueError, TypeError: lengths that are no integers [num_rows], or known and out of range; and
+        as `bernoulli_sources`.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmix
@@ -186,99 +231,50 @@ def uniform_rows(
       >>> index[:2].tolist(), bool(index[2] < 100)
       ([0, 0], True)
     """
-    rows, _ = _global_rows(lengths.shape[0], axis_name)
-    index_key = jax.random.fold_in(_step_key(key, step), 1)
-    high, _ = _wide_product(_row_bits(index_key, rows), lengths.astype(jnp.uint32))
+    array = lengths if isinstance(lengths, jax.Array) else np.asarray(lengths)
+    need(jnp.issubdtype(array.dtype, jnp.integer), "lengths", "integers", array.dtype, TypeError)
+    need(array.ndim == 1 and array.size > 0, "lengths", "an array [num_rows]", array.shape)
+    if is_concrete(array):
+        known = np.asarray(array)
+        inside = known.min() >= 1 and known.max() < 2**31
+        need(bool(inside), "lengths", "in [1, 2^31)", (known.min(), known.max()))
+    rows, _, _ = global_rows(array.shape[0], axis_name, microbatch)
+    most = min(2**31 - 1, jnp.iinfo(array.dtype).max)
+    size = jnp.asarray(array.clip(1, most)).astype(jnp.uint32)
+    high, _ = wide_product(row_bits(step_key(key, step, "rows"), rows), size)
     return high.astype(jnp.int32)
 
 
 Draw = Literal["bernoulli", "systematic"] | Callable[..., Array]
-"""A draw by name, or a function of the signature of `bernoulli_sources`."""
+"""A draw by name, or a function that is called as `bernoulli_sources` is.
+
+It gets `axis_name` and `group_size` at every call, and `microbatch` where one is given.
+"""
 
 
-def draw_function(draw: Draw) -> Callable[..., Array]:
-    """The function of a draw that is given by name or as a function."""
-    if callable(draw):
-        return draw
+def draw_sources(
+    draw: Draw,
+    key: PRNGKey,
+    step: ArrayLike,
+    simplex: Array,
+    num_rows: int,
+    *,
+    axis_name: AxisName | None,
+    microbatch: Microbatch | None,
+    group_size: int,
+) -> Array:
+    """The sources that a draw gives, by name or as a function."""
     named = {"bernoulli": bernoulli_sources, "systematic": systematic_sources}
-    need(draw in named, "draw", f"one of {', '.join(named)} or a function", draw)
-    return named[draw]
+    known = callable(draw) or (isinstance(draw, str) and draw in named)
+    hint = "(for exact counts: a MixPlan, or counted_sources with select_rows)"
+    need(known, "draw", f"'bernoulli', 'systematic' or a function {hint}", draw)
+    function = draw if callable(draw) else named[draw]
+    part = {} if microbatch is None else {"microbatch": microbatch}
+    return function(
+        key, step, simplex, num_rows, axis_name=axis_name, group_size=group_size, **part
+    )
 
 
-def _global_rows(
-    num_rows: int, axis_name: AxisName | None, group_size: int = 1
-) -> tuple[Array, int]:
-    """The global numbers of this shard's rows, or groups of rows, uint32, and how many all have."""
-    num_rows = whole_number("num_rows", num_rows, 1)
-    group_size = whole_number("group_size", group_size, 1)
-    even = num_rows % group_size == 0
-    need(even, "group_size", f"a divisor of num_rows = {num_rows}", group_size)
-    groups = num_rows // group_size
-    total = groups * (1 if axis_name is None else jax.lax.axis_size(axis_name))
-    need(total < 2**31, "the global batch", "below 2^31 rows", total)
-    rows = jnp.arange(groups, dtype=jnp.uint32)
-    if axis_name is not None:
-        rows += jax.lax.axis_index(axis_name).astype(jnp.uint32) * jnp.uint32(groups)
-    return rows, total
-
-
-def _step_key(key: PRNGKey, step: ArrayLike) -> Array:
-    """The root key with the step folded in, as a threefry key whatever the key's implementation."""
-    need(isinstance(key, jax.Array | np.ndarray), "key", "a JAX key", key, TypeError)
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    data: Any = jax.random.key_data(key) if typed else jnp.asarray(key)
-    ok = data.dtype == jnp.uint32 and data.shape in ((2,), (4,))
-    need(ok, "key", "one JAX key of 2 or 4 words", f"{data.dtype} {data.shape}", TypeError)
-    words = data[:2]
-    if data.shape == (4,):  # rbg: two halves, the same in a key made from a seed
-        words = words + (data[2:] ^ words) * jnp.uint32(0x9E3779B9)
-    root = jax.random.wrap_key_data(words, impl="threefry2x32")
-    return jax.random.fold_in(root, as_whole_step(step))
-
-
-def _row_bits(key: Array, rows: Array) -> Array:
-    """32 random bits for each row, uint32."""
-    return jax.vmap(lambda row: jax.random.key_data(jax.random.fold_in(key, row))[0])(rows)
-
-
-def _cuts(simplex: Array) -> tuple[Array, Array]:
-    """The summed weights below sources 1 .. K - 1 in units of 2^-32, and which of them are 1.
-
-    In integers, so that no sum rounds: a weight of 0 has no unit, any other at least one, and the
-    largest takes what the others leave of 2^32. A sum of 2^32 would wrap to 0, hence the flags.
-    """
-    inner = jnp.arange(simplex.shape[0] - 1)
-    largest = jnp.argmax(simplex)
-    known = jnp.where(jnp.isnan(simplex), 0.0, simplex)
-    units = jnp.round(jnp.minimum(known, 0.5) * 2.0**32).astype(jnp.uint32)
-    units = jnp.maximum(units, (known > 0.0).astype(jnp.uint32))
-    units = jnp.where(jnp.arange(simplex.shape[0]) == largest, jnp.uint32(0), units)
-    sums = jnp.cumsum(units, dtype=jnp.uint32)
-    below, above = sums[:-1], sums[-1] - sums[:-1]
-    after = inner >= largest
-    return jnp.where(after, jnp.uint32(0) - above, below), after & (above == 0)
-
-
-def _wide_product(factor: Array, other: Array | int) -> tuple[Array, Array]:
-    """The 64-bit product of two uint32 as its high and low word."""
-    other = jnp.asarray(other, jnp.uint32)
-    low_half = (factor & 0xFFFF) * (other & 0xFFFF)
-    middle = (factor >> 16) * (other & 0xFFFF) + (low_half >> 16)
-    crossed = (factor & 0xFFFF) * (other >> 16) + (middle & 0xFFFF)
-    high = (factor >> 16) * (other >> 16) + (middle >> 16) + (crossed >> 16)
-    return high, factor * other
-
-
-def count_cuts(places: Array, cuts: Array) -> Array:
-    """How many of the rising cuts [K - 1] each place has reached: its source, int32."""
-    if cuts.shape[0] > 64:
-        found = jnp.searchsorted(cuts, places, side="right", method="scan_unrolled")
-        return found.astype(jnp.int32)
-    # Written out, since a sum over an axis of K is not fused from about K = 30 on.
-    reached = [(places >= cut).astype(jnp.int32) for cut in cuts]
-    return functools.reduce(jnp.add, reached, jnp.zeros(places.shape, jnp.int32))
-
-
-def repeat_groups(source: Array, group_size: int) -> Array:
-    """Each group's source given to all its rows."""
-    return jnp.broadcast_to(source[:, None], (source.shape[0], group_size)).reshape(-1)
+def _repeat(source: Array, repeat: int) -> Array:
+    """Each source given to `repeat` neighbouring rows."""
+    return jnp.broadcast_to(source[:, None], (source.shape[0], repeat)).reshape(-1)

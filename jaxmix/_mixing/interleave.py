@@ -8,11 +8,10 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmix._mixing.keys import host_word
 from jaxmix._types import Array
 
 GOLDEN_RATIO = (1.0 + math.sqrt(5.0)) / 2.0
-
-_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
 @functools.lru_cache(maxsize=256)
@@ -65,25 +64,10 @@ class SlotOrder:
     def turns(self, first_step: int, num_steps: int) -> list[int]:
         """By how many rows the permutation is turned at each of these steps."""
         steps = np.arange(first_step, first_step + num_steps).astype(np.uint32)
-        offsets = fold_in(self._seed, steps).astype(np.int64) % self._batch_size
+        words = host_word(self._seed, steps, "counted")
+        offsets = words.astype(np.int64) % self._batch_size
         return (offsets * self._inverse % self._batch_size).tolist()
 
     def slots(self, turn: int, first_row: int, num_rows: int) -> np.ndarray:
         """The slots int64 [b] of the rows from `first_row` on at a step with this turn; a view."""
         return self._twice[turn + first_row : turn + first_row + num_rows]
-
-
-def fold_in(seed: int, steps: np.ndarray) -> np.ndarray:
-    """The second word of `fold_in(jax.random.key(seed), step)` for uint32 steps: threefry2x32.
-
-    Source: Salmon et al. (2011), Parallel random numbers: as easy as 1, 2, 3.
-    """
-    keys = (np.uint32(0), np.uint32(seed), np.uint32(seed ^ 0x1BD11BDA))
-    left, right = np.zeros_like(steps) + keys[0], steps + keys[1]
-    for group in range(5):
-        for rotation in _ROTATIONS[group % 2]:
-            left = left + right
-            right = ((right << rotation) | (right >> (32 - rotation))) ^ left
-        left = left + keys[(group + 1) % 3]
-        right = right + keys[(group + 2) % 3] + np.uint32(group + 1)
-    return right

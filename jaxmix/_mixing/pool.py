@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmix._checks import check_alike, is_concrete, need
-from jaxmix._mixing.draws import Draw, draw_function, uniform_rows
-from jaxmix._mixing.rows import MixedBatch, num_rows_of
+from jaxmix._mixing.draws import Draw, draw_sources, uniform_rows
+from jaxmix._mixing.rows import MixedBatch, check_numbers, num_rows_of
 from jaxmix._schedules.weights import weights_at
-from jaxmix._types import Array, ArrayLike, AxisName, PRNGKey, PyTree, Weights
+from jaxmix._types import Array, ArrayLike, AxisName, Microbatch, PRNGKey, PyTree, Weights
 
 
 @jax.tree_util.register_pytree_node_class
@@ -42,20 +45,24 @@ class RowPool:
             need(length > 0, f"buffer {k}", "of at least one row", 0)
         need(sum(lengths) < 2**31, "the pool", "below 2^31 rows", sum(lengths))
         self.lengths: tuple[int, ...] = tuple(lengths)
-        self.rows: PyTree = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *buffers)
+        self.rows: PyTree = jax.tree.map(_joined, *buffers)
 
-    def take(self, source: Array, index: Array | np.ndarray) -> PyTree:
-        """The rows `index` of the buffers `source`, int [B] both; past its end one starts anew."""
-        for name, given in (("source", source), ("index", index)):
-            whole = hasattr(given, "dtype") and jnp.issubdtype(given.dtype, jnp.integer)
-            need(whole, name, "an array of integers", given, TypeError)
-            need(given.ndim == 1, name, "of rank 1", given.shape)
+    def take(self, source: Array | np.ndarray, index: Array | np.ndarray) -> PyTree:
+        """The rows `index` of the buffers `source`, int [b] both; an index counts on past the end.
+
+        NumPy indices may be of any size beside a known source; others, and traced ones, are
+        32-bit numbers. Index n of a buffer of n rows is its row 0, -1 its last.
+        """
+        check_numbers("source", source)
+        check_numbers("index", index)
         need(index.shape == source.shape, "index", f"of shape {source.shape}", index.shape)
         lengths = np.asarray(self.lengths, np.int32)
-        starts = jnp.asarray(np.cumsum(lengths) - lengths)
+        starts = jnp.asarray(np.cumsum(lengths, dtype=np.int32) - lengths)
         if isinstance(index, np.ndarray):  # a plan's int64 index would not survive as int32
+            wide = np.uint64 if index.dtype.kind == "u" else np.int64  # both at once are float64
+            index = index.astype(wide)
             if is_concrete(source):
-                index = index % lengths[np.asarray(source)]
+                index %= lengths.astype(wide)[np.asarray(source)]
             small = index.size == 0 or (index.min() >= 0 and index.max() < 2**31)
             need(bool(small), "index", "in [0, 2^31) beside a traced source", index)
             index = index.astype(np.int32)
@@ -75,6 +82,19 @@ class RowPool:
         return pool
 
 
+jax.export.register_pytree_node_serialization(
+    RowPool,
+    serialized_name="jaxmix.RowPool",
+    serialize_auxdata=lambda lengths: json.dumps(lengths).encode(),
+    deserialize_auxdata=lambda data: tuple(json.loads(data)),
+)
+
+
+def _joined(first: Array, *others: Array) -> Array:
+    """The leaves of all buffers as one new array; `concatenate` would not copy one leaf alone."""
+    return jnp.concatenate([first, *others]) if others else jnp.array(first, copy=True)
+
+
 def draw_rows(
     key: PRNGKey,
     step: ArrayLike,
@@ -84,15 +104,16 @@ def draw_rows(
     *,
     draw: Draw = "bernoulli",
     axis_name: AxisName | None = None,
+    microbatch: Microbatch | None = None,
     group_size: int = 1,
 ) -> MixedBatch:
     """Draw a source for each row, then a row of that source's buffer, uniformly with replacement.
 
     Args:
-      key, step, weights, draw, axis_name, group_size: as for `mix_rows`. Rows of a group share
-        their source, not their row.
+      key, step, weights, draw, axis_name, microbatch, group_size: as for `mix_rows`. Rows of a
+        group share their source, not their row.
       pool: the buffers.
-      num_rows: the rows to draw (static); inside `pmap` or `shard_map` those of one shard.
+      num_rows: the rows to draw in this call (static), B / shards / microbatches.
 
     Returns:
       MixedBatch(rows, source, weights), rows a tree of arrays [num_rows, ...].
@@ -108,9 +129,16 @@ def draw_rows(
     """
     need(isinstance(pool, RowPool), "pool", "a RowPool", type(pool), TypeError)
     simplex = weights_at(step, weights, num_sources=len(pool.lengths))
-    source = draw_function(draw)(
-        key, step, simplex, num_rows, axis_name=axis_name, group_size=group_size
+    source = draw_sources(
+        draw,
+        key,
+        step,
+        simplex,
+        num_rows,
+        axis_name=axis_name,
+        microbatch=microbatch,
+        group_size=group_size,
     )
     lengths = jnp.asarray(np.asarray(pool.lengths, np.int32))[source]
-    index = uniform_rows(key, step, lengths, axis_name=axis_name)
+    index = uniform_rows(key, step, lengths, axis_name=axis_name, microbatch=microbatch)
     return MixedBatch(pool.take(source, index), source, simplex)

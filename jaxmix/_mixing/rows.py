@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxmix._checks import check_alike, need
-from jaxmix._mixing.draws import Draw, draw_function
+from jaxmix._mixing.draws import Draw, draw_sources
 from jaxmix._schedules.weights import weights_at
-from jaxmix._types import Array, ArrayLike, AxisName, PRNGKey, PyTree, Weights
+from jaxmix._types import Array, ArrayLike, AxisName, Microbatch, PRNGKey, PyTree, Weights
 
 
 class MixedBatch(NamedTuple):
@@ -26,6 +27,9 @@ class MixedBatch(NamedTuple):
         """Dtypes and shapes; the numbers stay where they are."""
         shown = [f"{name}={jax.tree.map(_Shown, part)}" for name, part in self._asdict().items()]
         return f"MixedBatch({', '.join(shown)})"
+
+
+jax.export.register_namedtuple_serialization(MixedBatch, serialized_name="jaxmix.MixedBatch")
 
 
 def select_rows(source: Array, *batches: PyTree) -> PyTree:
@@ -52,10 +56,11 @@ def select_rows(source: Array, *batches: PyTree) -> PyTree:
       [1, 20]
     """
     check_alike(batches)
-    need(source.ndim == 1, "source", "of rank 1", source.shape)
-    need(jnp.issubdtype(source.dtype, jnp.integer), "source", "integers", source.dtype, TypeError)
+    check_numbers("source", source)
     num_rows = num_rows_of("a batch", batches[0])
     need(source.shape[0] == num_rows, "source", f"of {num_rows} rows", source.shape[0])
+    if source.dtype.itemsize < 4:  # int8 can't be compared with source 200
+        source = source.astype(np.int32)
 
     def pick(*leaves: Any) -> Any:
         which = align_to(source, leaves[-1])
@@ -74,21 +79,30 @@ def mix_rows(
     *batches: PyTree,
     draw: Draw = "bernoulli",
     axis_name: AxisName | None = None,
+    microbatch: Microbatch | None = None,
     group_size: int = 1,
 ) -> MixedBatch:
     """Mix batches row by row: B_t = gamma_t X + (1 - gamma_t) Y as a choice of rows.
 
     Args:
-      key: the root key, the same at every step; step and global row are folded in.
-      step: the optimizer step, a scalar int of any dtype; may be traced.
+      key: the root key, the same at every step. Step and global row are folded in, after a constant
+        of jaxmix's own: the rest of the program may use the key, too.
+      step: the optimizer update, a scalar int of any dtype; may be traced. With
+        `optax.MultiSteps` it is `gradient_step` of its state; `nnx.Optimizer.step` counts
+        microsteps there.
       weights: gamma, the share of the first batch of two; an array [K]; or a schedule returning
         either.
-      *batches: K trees of equal structure, shapes [B, ...] and dtypes; B is the local size inside
-        `pmap` or `shard_map`.
-      draw: "bernoulli", "systematic" or a function of the same signature as
-        `bernoulli_sources` (static).
-      axis_name: inside `pmap` or `shard_map`, the axis or axes that split the rows (static).
-      group_size: neighbouring rows that share a draw (static); must divide B.
+      *batches: K trees of equal structure, shapes [b, ...] and dtypes, where b is the part of the
+        global batch B that this call has.
+      draw: "bernoulli", "systematic" or a function that is called as `bernoulli_sources` is
+        (static): with `axis_name` and `group_size`, and with `microbatch` where one is given.
+      axis_name: inside `pmap` or `shard_map`, the axis, or axes in the order in which they split
+        the rows (static); `()` gives every device the same draw.
+      microbatch: `(index, count)` where the rows of one update come in `count` (static) calls: this
+        is part `index` of B, a scalar int that may be traced, taken modulo `count`. No row of the
+        update has another one's draw, and systematic counts hold over all its parts together.
+      group_size: neighbouring rows that share a draw (static); divides B. A group may span shards
+        and microbatches.
 
     Returns:
       MixedBatch(rows, source, weights).
@@ -108,10 +122,25 @@ def mix_rows(
     check_alike(batches)
     simplex = weights_at(step, weights, num_sources=len(batches))
     num_rows = num_rows_of("a batch", batches[0])
-    source = draw_function(draw)(
-        key, step, simplex, num_rows, axis_name=axis_name, group_size=group_size
+    source = draw_sources(
+        draw,
+        key,
+        step,
+        simplex,
+        num_rows,
+        axis_name=axis_name,
+        microbatch=microbatch,
+        group_size=group_size,
     )
     return MixedBatch(select_rows(source, *batches), source, simplex)
+
+
+def check_numbers(name: str, numbers: Any) -> None:
+    """Raise unless `numbers` is an array of integers of rank 1."""
+    dtype = getattr(numbers, "dtype", None)
+    whole = dtype is not None and jnp.issubdtype(dtype, jnp.integer)
+    need(whole, name, "an array of integers", numbers if dtype is None else dtype, TypeError)
+    need(numbers.ndim == 1, name, "of rank 1", numbers.shape)
 
 
 def num_rows_of(name: str, batch: PyTree) -> int:

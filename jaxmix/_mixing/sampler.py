@@ -30,15 +30,16 @@ class MixtureSampler:
       schedule: the gamma of each step, a sequence of numbers; or a number or a schedule, with
         `num_steps`.
       num_steps: the number of examples; by default the length of `schedule`.
-      seed: the seed of `jax.random.key(seed)`. Example t is a pure function of (seed, t): it is
-        the row that `draw_rows` takes at step t for `num_rows=1`.
+      seed: that of `jax.random.key(seed)`, in [0, 2^32). Example t is a pure function of (seed, t):
+        it is the row that `draw_rows` takes at step t for `num_rows=1`.
 
     Iterating gives the pairs (t, example), from 0 each time; `len(sampler)` is their number and
     `sampler[t]` the t-th pair, at once.
 
     Raises:
       ValueError, TypeError: an empty X or Y; a known gamma outside [0, 1]; no `num_steps` where it
-        is needed, or more than the sequence has. IndexError: t outside the range.
+        is needed, or more than the sequence has; a seed out of range. IndexError: t outside the
+        range.
 
     Example:
       >>> import jaxmix
@@ -70,6 +71,8 @@ class MixtureSampler:
         self._sources = (X, Y)
         self._num_steps = whole_number("num_steps", num_steps, 0)
         need(self._num_steps <= most, "num_steps", f"at most {most}", num_steps)
+        seed = whole_number("seed", seed, 0)
+        need(seed < 2**32, "seed", "below 2^32", seed)
         self._draw = functools.partial(_draw, seed, schedule, (len(X), len(Y)))
         self._draw_block = jax.jit(jax.vmap(self._draw))
         self._block: tuple[int, np.ndarray, np.ndarray] = (-1, np.zeros(0), np.zeros(0))

@@ -202,7 +202,7 @@ def test_batches_that_differ_are_refused_naming_leaf_and_source():
             ValueError,
             "source must be of 4 rows, got 3",
         ),
-        (lambda: jaxmix.select_rows(jnp.zeros(4), x, x), TypeError, "source must be integers"),
+        (lambda: jaxmix.select_rows(jnp.zeros(4), x, x), TypeError, "source must be an array of integers"),
         (
             lambda: jaxmix.select_rows(jnp.zeros(4, jnp.int32), {**x, "label": jnp.zeros(5)}),
             ValueError,

@@ -43,22 +43,28 @@ def _exact_sums(weights: Array) -> tuple[Array, Array, Array]:
     """The summed weights in units of 2^-31, uint32, and their next 16 bits, int32.
 
     Beside them how many of the weights up to each are above 0, uint32. A weight is cut into a whole
-    number and 32 bits of fraction, in limbs so narrow that the sums of all limbs fit 32 bits.
+    number and a fraction of 32 bits, or 16 for few sources, in limbs so narrow that the sums of all
+    limbs fit 32 bits.
     """
-    width = 16 if weights.shape[0] <= 2**16 else 8
-    rest, limbs = weights * 2.0**31, []
-    for _ in range(1 + 32 // width):
+    size = weights.shape[0]
+    width = 16 if size <= 2**16 else 8
+    rest, sums = weights * 2.0**31, []
+    for _ in range(2 if size <= 2**11 else 1 + 32 // width):
         limb = jnp.floor(rest)
-        limbs.append(limb.astype(jnp.uint32))
+        sums.append(_sums(limb.astype(jnp.uint32)))
         rest = (rest - limb) * 2.0**width
-    limbs.append((weights > 0.0).astype(jnp.uint32))
-    units, *parts, ranks = jnp.cumsum(jnp.stack(limbs), axis=1, dtype=jnp.uint32)
-    carry = fraction = jnp.zeros_like(units)
-    for place, part in reversed(list(enumerate(parts, 1))):
+    carry = fraction = jnp.zeros(size, jnp.uint32)
+    for place, part in reversed(list(enumerate(sums[1:], 1))):
         part = part + carry
         carry = part >> width
         fraction |= (part & (2**width - 1)) << (32 - place * width)
-    return units + carry, (fraction >> 16).astype(jnp.int32), ranks
+    ranks = _sums((weights > 0.0).astype(jnp.uint32))
+    return sums[0] + carry, (fraction >> 16).astype(jnp.int32), ranks
+
+
+def _sums(numbers: Array) -> Array:
+    """The sum of the numbers up to each, uint32."""
+    return jnp.cumsum(numbers, dtype=jnp.uint32)
 
 
 def _excess_below(units: Array, fraction: Array) -> Array:

@@ -72,7 +72,7 @@ class MixtureSampler:
         self._num_steps = whole_number("num_steps", num_steps, 0)
         need(self._num_steps <= most, "num_steps", f"at most {most}", num_steps)
         seed = whole_number("seed", seed, 0)
-        need(seed < 2**32, "seed", "below 2^32", seed)
+        need(seed < 2**32, "seed", f"below {2**32}", seed)
         self._draw = functools.partial(_draw, seed, schedule, (len(X), len(Y)))
         self._draw_block = jax.jit(jax.vmap(self._draw))
         self._block: tuple[int, np.ndarray, np.ndarray] = (-1, np.zeros(0), np.zeros(0))

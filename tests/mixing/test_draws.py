@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxmix
-from jaxmix._mixing.draws import _cuts
+from jaxmix._mixing.draws import RARE
 from jaxmix._mixing.interleave import slot_multiplier
+from jaxmix._mixing.keys import step_key
 
 KEY = jax.random.key(7)
 SIGMAS = 4.5  # a bound that one right test in 150,000 breaks; the keys are fixed
@@ -32,14 +33,31 @@ def _within(total, expected, variance):
     assert abs(total - expected) <= SIGMAS * math.sqrt(variance) + 1e-9, (total, expected)
 
 
-def test_two_sources_are_drawn_by_jax_random_bernoulli_on_a_key_per_row():
-    step, gamma = 11, 0.3
-    words = jax.random.key_data(jax.random.fold_in(KEY, step))
-    got = jaxmix.bernoulli_sources(KEY, step, gamma, 50)
-    for row in range(50):
-        row_words = jnp.stack([words[0], words[1] + jnp.uint32(row)])
-        row_key = jax.random.wrap_key_data(row_words, impl="threefry2x32")
-        assert int(got[row]) == 1 - int(jax.random.bernoulli(row_key, gamma, mode="high"))
+@pytest.mark.parametrize("gamma", [0.3, 0.6, 1 - 2.0**-10])
+def test_two_sources_are_drawn_by_jax_random_bernoulli_on_a_key_per_row(gamma):
+    step, num_rows = 11, 4096
+    words = jax.random.key_data(step_key(KEY, step, "bernoulli"))
+    row_words = [(words[0], words[1] + jnp.uint32(row)) for row in range(num_rows)]
+    keys = jax.random.wrap_key_data(jnp.asarray(np.array(row_words)), impl="threefry2x32")
+    rare = gamma if gamma < 1 - RARE else 1 - gamma
+    hit = jax.vmap(lambda key: jax.random.bernoulli(key, rare, mode="high"))(keys)
+    want = 1 - hit if rare == gamma else hit
+    got = jaxmix.bernoulli_sources(KEY, step, gamma, num_rows)
+    assert got.tolist() == want.astype(jnp.int32).tolist()
+
+
+def test_a_second_source_of_a_tiny_weight_is_drawn_with_it():
+    tiny, rows, steps = 1e-8, 2**20, 1000  # what 1 - 1e-8 is in float32 would never draw it
+    for weights, which in [([1 - tiny, tiny], 1), ([tiny, 1 - tiny], 0)]:
+        counts = _picks(jaxmix.bernoulli_sources, np.asarray(weights), rows, steps)
+        _within(counts[:, which].sum(), rows * steps * tiny, rows * steps * tiny)
+
+
+def test_a_rounding_of_gamma_about_a_half_moves_no_row():
+    draw = jax.jit(lambda gamma: jaxmix.bernoulli_sources(KEY, 3, gamma, 4096))
+    half = np.float32(0.5)
+    for near in (np.nextafter(half, np.float32(0)), np.nextafter(half, np.float32(1))):
+        assert draw(near).tolist() == draw(half).tolist()
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
@@ -90,14 +108,6 @@ def test_systematic_counts_are_floor_or_ceil_of_the_share(raw, num_rows, step):
     assert (counts[weights.astype(np.float32) == 0] == 0).all()
 
 
-@pytest.mark.parametrize("weights", [[0, 1, 0], [0.5, 0, 0.5], [0, 0, 0.3, 0.7, 0], [1e-30, 1, 0]])
-def test_a_weight_of_zero_has_no_unit_of_the_2_to_the_32_and_any_other_has_one(weights):
-    below, whole = _cuts(jnp.asarray(weights, jnp.float32))
-    ends = [2**32 if full else int(cut) for cut, full in zip(below, whole, strict=True)]
-    units = np.diff([0, *ends, 2**32])
-    assert ((units == 0) == (np.asarray(weights) == 0)).all() and (units >= 0).all()
-
-
 def test_two_sources_get_floor_or_ceil_of_b_gamma_exactly():
     for gamma in (0.1, 0.25, 1 / 3, 0.5, 0.999):
         counts = _picks(jaxmix.systematic_sources, gamma, 240, 200)[:, 0]
@@ -144,7 +154,7 @@ def test_every_shard_stays_within_four_rows_of_its_share(num_rows):
 def test_slots_are_a_permutation_beyond_16_bit_batches(num_rows):
     counts = np.array([num_rows // 3, num_rows - num_rows // 3])
     source = np.asarray(jaxmix.counted_sources(KEY, 5, counts, num_rows))
-    word = int(jax.random.key_data(jax.random.fold_in(KEY, 5))[1])
+    word = int(jax.random.key_data(step_key(KEY, 5, "counted"))[1])
     slots = (slot_multiplier(num_rows) * np.arange(num_rows, dtype=np.int64) + word) % num_rows
     assert (source == (slots >= counts[0])).all()
 
@@ -270,3 +280,44 @@ def test_bad_counts_are_refused_by_name():
     ]:
         with pytest.raises(error, match=message):
             jaxmix.counted_sources(KEY, 0, np.asarray(counts), 8)
+
+
+def test_lengths_are_checked_and_traced_ones_give_a_row_in_any_case():
+    for lengths, error, message in [
+        ([5, -5], ValueError, r"lengths must be in \[1, 2\^31\), got \(-5, 5\)"),
+        ([5, 0], ValueError, r"lengths must be in \[1, 2\^31\), got \(0, 5\)"),
+        ([5, 2**31], ValueError, r"lengths must be in \[1, 2\^31\)"),
+        ([5.0], TypeError, "lengths must be integers, got"),
+        ([True], TypeError, "lengths must be integers, got"),
+        ([[5]], ValueError, r"lengths must be an array \[num_rows\], got \(1, 1\)"),
+        ([], TypeError, "lengths must be integers, got"),
+        (np.zeros(0, int), ValueError, r"lengths must be an array \[num_rows\], got \(0,\)"),
+    ]:
+        with pytest.raises(error, match=message):
+            jaxmix.uniform_rows(KEY, 0, lengths)
+    draw = jax.jit(lambda lengths: jaxmix.uniform_rows(KEY, 0, lengths))
+    for dtype in (jnp.int32, jnp.uint32, jnp.int8, jnp.uint8):
+        wanted = jaxmix.uniform_rows(KEY, 0, [1, 7, 100]).tolist()
+        assert draw(jnp.array([1, 7, 100], dtype)).tolist() == wanted
+        assert jaxmix.uniform_rows(KEY, 0, np.array([1, 7, 100], dtype)).tolist() == wanted
+    assert draw(jnp.array([-5, 0])).tolist() == [0, 0]
+    most = draw(jnp.array([2**31 - 1, 5]))[0]
+    assert draw(jnp.array([2**32 - 1, 5], jnp.uint32))[0] == most
+
+
+def test_a_draw_is_given_by_name_or_as_a_function():
+    x = jnp.zeros(8)
+    for name in ("bernoulli", "systematic"):
+        mixed = jaxmix.mix_rows(KEY, 3, 0.5, x, x + 1, draw=name)
+        draw = getattr(jaxmix, f"{name}_sources")
+        assert mixed.source.tolist() == draw(KEY, 3, 0.5, 8).tolist()
+    for draw in ("exact", "Bernoulli", None, ["bernoulli"]):
+        wanted = (
+            r"draw must be 'bernoulli', 'systematic' or a function \(for exact counts: a MixPlan"
+        )
+        for call in (
+            lambda draw=draw: jaxmix.mix_rows(KEY, 3, 0.5, x, x, draw=draw),
+            lambda draw=draw: jaxmix.draw_rows(KEY, 3, 0.5, jaxmix.RowPool(x, x), 8, draw=draw),
+        ):
+            with pytest.raises(ValueError, match=wanted):
+                call()

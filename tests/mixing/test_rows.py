@@ -3,6 +3,7 @@
 import contextlib
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -102,57 +103,26 @@ def test_uneven_rows_under_jit_on_a_mesh_are_the_rows_of_one_device():
         assert run(x, y, True).tolist() == run(x, y, False).tolist()
 
 
-def test_a_pool_gives_the_row_asked_for_and_starts_anew_past_its_end():
-    pool = jaxmix.RowPool(*({"id": jnp.arange(n) + 100 * k} for k, n in enumerate((3, 1, 7))))
-    source = jnp.array([0, 0, 1, 2, 2, 1])
-    index = jnp.array([2, 3, 5, 6, 7, 0])
-    want = [2, 0, 100, 206, 200, 100]
-    assert pool.take(source, index)["id"].tolist() == want
-    assert jax.jit(lambda p, s, i: p.take(s, i))(pool, source, index)["id"].tolist() == want
-    far = np.asarray(index, np.int64) + 21 * 2**40  # a plan's index, past what int32 holds
-    assert pool.take(source, far)["id"].tolist() == want
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint32, np.int64])
+@pytest.mark.parametrize("as_array", [np.asarray, jnp.asarray])
+def test_every_integer_kind_of_source_picks_the_same_rows(dtype, as_array):
+    if as_array is jnp.asarray and dtype is np.int64:
+        dtype = np.int32
+    batches = [np.full(4, k) for k in range(300)]
+    known = np.array([0, 127, 200, 299]).clip(max=np.iinfo(dtype).max)
+    want = known.tolist()
+    assert jaxmix.select_rows(as_array(known.astype(dtype)), *batches).tolist() == want
 
 
-def test_a_pool_refuses_what_is_no_source_or_index():
-    pool = jaxmix.RowPool(jnp.arange(300), jnp.arange(7))
-    known = np.array([0, 1])
-    for source, index, error, message in [
-        (known > 0, known, TypeError, "source must be an array of integers"),
-        (known, known[:1], ValueError, r"index must be of shape \(2,\), got \(1,\)"),
-        ([0, 1], known, TypeError, "source must be an array of integers"),
-    ]:
-        with pytest.raises(error, match=message):
-            pool.take(source, index)
-    take = jax.jit(lambda source: pool.take(source, np.array([5, 8])))
-    assert take(jnp.asarray(known)).tolist() == [5, 1]
-    assert pool.take(known, jnp.array([2**32 - 1, 8], jnp.uint32)).tolist() == [195, 1]
-    with pytest.raises(TypeError, match="pool must be a RowPool"):
-        jaxmix.draw_rows(KEY, 0, 0.5, (1, 2), 4)
+def test_a_batch_goes_through_export():
+    def mix(step, x, y):
+        return jaxmix.mix_rows(KEY, step, 0.5, x, y)
 
-
-def test_a_pool_moves_only_the_rows_taken():
-    pool = jaxmix.RowPool(*(jnp.zeros((1000, 16)) for _ in range(35)))
-    take = jax.jit(lambda p, s, i: p.take(s, i))
-    text = take.lower(pool, jnp.zeros(8, jnp.int32), jnp.zeros(8, jnp.int32)).compile().as_text()
-    made = [line.split("= ")[1] for line in text.splitlines() if "= f32[" in line]
-    assert made and not [line for line in made if "[35000" in line and "parameter(" not in line]
-
-
-def test_drawn_rows_come_from_the_whole_buffer_of_their_source():
-    lengths = (3, 50)
-    pool = jaxmix.RowPool(*(jnp.arange(n) + 1000 * k for k, n in enumerate(lengths)))
-    mixed = jax.jit(lambda step, p: jaxmix.draw_rows(KEY, step, 0.5, p, 2048))(3, pool)
-    assert (mixed.rows // 1000 == mixed.source).all()
-    for k, length in enumerate(lengths):
-        rows = np.asarray(mixed.rows)[np.asarray(mixed.source) == k] - 1000 * k
-        assert set(rows.tolist()) == set(range(length))
-
-
-def test_a_group_shares_its_source_and_not_its_row():
-    pool = jaxmix.RowPool(jnp.arange(1000), jnp.arange(1000, 2000))
-    mixed = jaxmix.draw_rows(KEY, 3, 0.5, pool, 64, group_size=8)
-    assert len(set((np.asarray(mixed.rows) // 1000).reshape(8, 8).sum(1).tolist()) - {0, 8}) == 0
-    assert len(set(mixed.rows.tolist())) > 48
+    args = (jnp.int32(3), jnp.zeros(8), jnp.ones(8))
+    exported = jax.export.export(jax.jit(mix))(*args)
+    again = jax.export.deserialize(exported.serialize()).call(*args)
+    assert type(again) is jaxmix.MixedBatch
+    assert again.source.tolist() == mix(*args).source.tolist()
 
 
 def test_batches_that_differ_are_refused_naming_leaf_and_source():
@@ -202,7 +172,11 @@ def test_batches_that_differ_are_refused_naming_leaf_and_source():
             ValueError,
             "source must be of 4 rows, got 3",
         ),
-        (lambda: jaxmix.select_rows(jnp.zeros(4), x, x), TypeError, "source must be an array of integers"),
+        (
+            lambda: jaxmix.select_rows(jnp.zeros(4), x, x),
+            TypeError,
+            "source must be an array of integers",
+        ),
         (
             lambda: jaxmix.select_rows(jnp.zeros(4, jnp.int32), {**x, "label": jnp.zeros(5)}),
             ValueError,

@@ -65,6 +65,9 @@ def test_bad_input_is_refused_by_name():
         ((X, Y, 0.5), TypeError, "num_steps must be an integer"),
         ((X, Y, [0.5, 1.5]), ValueError, r"schedule must be in \[0, 1\] at every step"),
         ((X, Y, [0.5, 0.5], 3), ValueError, "num_steps must be at most 2, got 3"),
+        ((X, Y, 0.5, 3, 2**32), ValueError, "seed must be below 4294967296, got 4294967296"),
+        ((X, Y, 0.5, 3, -1), ValueError, "seed must be >= 0, got -1"),
+        ((X, Y, 0.5, 3, 0.5), TypeError, "seed must be an integer"),
     ]:
         with pytest.raises(error, match=message):
             jaxmix.MixtureSampler(*args)

@@ -6,7 +6,7 @@ from jaxmix import testing as testing
 from jaxmix._feed.feed import PlanSelectionMap, PlanSource
 from jaxmix._feed.multihost import check_same_plan, local_shard
 from jaxmix._losses.interpolate import interpolate, mix_log_probs, mix_logits
-from jaxmix._losses.loss_fns import mix_loss_fns
+from jaxmix._losses.loss_fns import add_loss_fns, mix_loss_fns
 from jaxmix._losses.source_sums import SourceSums, source_sums
 from jaxmix._mixing.draws import (
     bernoulli_sources,
@@ -64,6 +64,7 @@ __all__ = [
     "Preview",
     "RowPool",
     "SourceSums",
+    "add_loss_fns",
     "annealing_report",
     "bernoulli_sources",
     "check_annealing",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmix._checks import need
 from jaxmix._losses.interpolate import wide_dtype
+from jaxmix._losses.modules import Arguments
+from jaxmix._losses.shares import LossWeights, additive_weights, simplex_weights
 from jaxmix._losses.skipping import skipping_sum
-from jaxmix._schedules.weights import weights_at
 from jaxmix._types import Array, ArrayLike, PyTree, Weights
 
 
@@ -57,32 +59,96 @@ def mix_loss_fns(
       >>> float(value), float(grad)
       (0.0, 0.0)
     """
-    need(len(loss_fns) > 0, "the number of losses", ">= 1", 0)
-    for k, fn in enumerate(loss_fns):
-        need(callable(fn), f"loss_fns[{k}]", "a function", fn, TypeError)
+    _check_functions(loss_fns)
 
     def loss_fn(step: ArrayLike, *args: Any) -> Any:
-        shares = weights_at(step, weights, num_sources=len(loss_fns))
-        leaves, structure = jax.tree.flatten(args)
-        places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)]
-
-        def as_function_of_arrays(k: int, arrays: list[Array]) -> tuple[Array, PyTree]:
-            filled = list(leaves)
-            for i, array in zip(places, arrays, strict=True):
-                filled[i] = array
-            out = loss_fns[k](*structure.unflatten(filled))
-            value, aux = out if has_aux else (out, None)
-            _check_loss(f"the value of loss_fns[{k}]", value)
-            return jnp.asarray(value, wide_dtype(jnp.result_type(value))), aux
-
-        losses = [functools.partial(as_function_of_arrays, k) for k in range(len(loss_fns))]
-        total, auxes = skipping_sum(shares, losses, [leaves[i] for i in places])
-        return (total, auxes) if has_aux else total
+        return _weighted(simplex_weights(step, weights, len(loss_fns)), loss_fns, args, has_aux)
 
     return loss_fn
 
 
-def _check_loss(name: str, value: Any) -> None:
+def add_loss_fns(
+    weights: LossWeights, *loss_fns: Callable[..., Any], has_aux: bool = False
+) -> Callable[..., Any]:
+    """Add K loss functions with weights of any size, `loss_fn(step, *args)` as `mix_loss_fns`.
+
+    For penalties and regularizers: reconstruction + beta(step) * divergence. Where the weights are
+    a mixture, with the sum 1, use `mix_loss_fns`, which holds them to it.
+
+    Args:
+      weights: an array [K] or a sequence of K, one weight a loss, `>= 0`; each of a sequence a
+        number or a schedule `step -> weight`; or one schedule `step -> [K]`.
+      *loss_fns: K functions, as for `mix_loss_fns`.
+      has_aux: the losses return `(scalar, aux)` (static).
+
+    Returns:
+      `loss_fn(step, *args)`, as `mix_loss_fns` returns. A loss of weight 0 is not evaluated.
+
+    Raises:
+      ValueError, TypeError: as `mix_loss_fns`; a number of weights other than K; when `loss_fn` is
+        called, known weights that are negative or not finite. Traced ones make the total NaN.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxmix, optax
+      >>> beta = optax.linear_schedule(0.0, 100.0, transition_steps=50)
+      >>> recon, kl = lambda z: (z**2).sum(), lambda z: jnp.exp(z).sum()
+      >>> loss_fn = jax.jit(jaxmix.add_loss_fns([1.0, beta], recon, kl))
+      >>> float(loss_fn(0, jnp.zeros(3))), float(loss_fn(30, jnp.zeros(3)))
+      (0.0, 180.0)
+    """
+    _check_functions(loss_fns)
+
+    def loss_fn(step: ArrayLike, *args: Any) -> Any:
+        return _weighted(additive_weights(step, weights, len(loss_fns)), loss_fns, args, has_aux)
+
+    return loss_fn
+
+
+def _check_functions(loss_fns: Sequence[Any]) -> None:
+    need(len(loss_fns) > 0, "the number of losses", ">= 1", 0)
+    for k, fn in enumerate(loss_fns):
+        need(callable(fn), f"loss_fns[{k}]", "a function", fn, TypeError)
+
+
+def _weighted(
+    shares: Array, loss_fns: Sequence[Callable[..., Any]], args: tuple[Any, ...], has_aux: bool
+) -> Any:
+    """sum_k shares[k] loss_k(*args), with the aux trees where there are; modules are updated."""
+    arguments = Arguments(args)
+    places = [i for i, leaf in enumerate(arguments.leaves) if isinstance(leaf, jax.Array)]
+
+    def as_function_of_arrays(k: int, arrays: list[Array]) -> Any:
+        leaves = list(arguments.leaves)
+        for i, array in zip(places, arrays, strict=True):
+            leaves[i] = array
+        built, changes = arguments.build(leaves)
+        value, aux = _value_and_aux(f"loss_fns[{k}]", loss_fns[k](*built), has_aux)
+        changed = changes(f"loss_fns[{k}]")
+        return value, aux, {places.index(i): array for i, array in changed.items()}
+
+    losses = [functools.partial(as_function_of_arrays, k) for k in range(len(loss_fns))]
+    total, auxes, changed = skipping_sum(shares, losses, [arguments.leaves[i] for i in places])
+    arguments.store({places[i]: array for i, array in changed.items()})
+    return (total, auxes) if has_aux else total
+
+
+def _value_and_aux(name: str, out: Any, has_aux: bool) -> tuple[Array, PyTree]:
+    """What a loss has returned, as a scalar of float32 or wider and its aux."""
+    is_tuple = isinstance(out, tuple)
+    if has_aux:
+        pair = is_tuple and len(out) == 2
+        got = f"a tuple of {len(out)}" if is_tuple else type(out).__name__
+        needed = "a function that returns (loss, aux), as has_aux=True says"
+        need(pair, name, needed, got, TypeError)
+        value, aux = out
+    else:
+        needed = "a function that returns a scalar (pass has_aux=True for (loss, aux))"
+        need(not is_tuple, name, needed, "a tuple", TypeError)
+        value, aux = out, None
+    name = f"the value of {name}"
+    is_number = isinstance(value, jax.Array | np.ndarray | np.generic | bool | int | float)
+    need(is_number, name, "a float scalar", type(value).__name__, TypeError)
     dtype, shape = jnp.result_type(value), jnp.shape(value)
     need(jnp.issubdtype(dtype, jnp.floating), name, "a float", dtype, TypeError)
     need(shape == (), name, "a scalar", shape)
+    return jnp.asarray(value, wide_dtype(dtype)), aux

@@ -52,13 +52,12 @@ class Arguments:
             for i, (old, new) in enumerate(zip(before, after, strict=True)):
                 if new is old:
                     continue
-                label = f"{self._paths[self._owners[i]]} of the modules after {name}"
-                need(
-                    _is_variable(items[self._owners[i]]), label, "as before (no nnx.Variable)", new
-                )
-                new, old_type = _strong(new), jax.typeof(old)
-                alike = (new.shape, new.dtype) == (old_type.shape, old_type.dtype)
-                need(alike, label, f"{old_type.str_short()} as before", jax.typeof(new).str_short())
+                owner, new = self._owners[i], _strong(new)
+                before_type, got = jax.typeof(old).str_short(), jax.typeof(new).str_short()
+                label = f"{self._paths[owner]} of the modules after {name}"
+                is_variable = isinstance(items[owner], _nnx().Variable)
+                need(is_variable, label, "as before, since it is no nnx.Variable", got)
+                need(before_type == got, label, f"{before_type} as before", got)
                 changed[self._first + i] = new
             return changed
 
@@ -78,10 +77,6 @@ class Arguments:
 def _nnx() -> Any:
     """`flax.nnx` if it was imported, as it must be where there are modules; its import is slow."""
     return sys.modules.get("flax.nnx")
-
-
-def _is_variable(value: Any) -> bool:
-    return _nnx() is not None and isinstance(value, _nnx().Variable)
 
 
 def _is_node(value: Any) -> bool:

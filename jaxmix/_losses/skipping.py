@@ -97,11 +97,11 @@ def skipping_sum(
         wrt = [i for i, array in enumerate(inputs) if array.perturbed]
         values = [array.value for array in inputs]
         for i in wrt:
-            what, got = "a value with a gradient", jax.typeof(values[i]).str_short()
-            need(i not in updated, what, "none that a loss changes", f"a variable {got}")
-            known = varying <= _varying(jax.typeof(values[i]))
-            what = f"{what}, in a shard_map"
-            need(known, what, "an argument of the loss", "a closure")
+            kind, what = jax.typeof(values[i]), "a variable that a loss changes"
+            no_gradient = "one without a gradient (nnx.value_and_grad takes that of nnx.Param)"
+            need(i not in updated, what, no_gradient, kind)
+            what = "a value with a gradient, in a shard_map"
+            need(varying <= _varying(kind), what, "an argument of the loss", "a closure")
         out, (losses, grads) = run(shares.value, values, wrt)
         by_input = dict(zip(wrt, grads, strict=True))
         return out, (losses, [by_input.get(i) for i in range(len(inputs))])

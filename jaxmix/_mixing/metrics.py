@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,46 +12,64 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmix._checks import is_concrete, need, source_lengths, source_names, whole_number
+from jaxmix._tally import LOW, add_floats, carry, count_as_float, sum_by_source
 from jaxmix._types import Array, ArrayLike, AxisName
 
 
 @flax.struct.dataclass
 class MixMetrics:
-    """Rows of each source since `empty`, and the weights of the last update.
+    """Rows of each source, of the run and of a window of it, and the weights that planned them.
 
     A pytree for jit, scan, pmap and shard_map; nothing is read by the host before `compute`. Rows
-    are counted in two uint32 words, so no row is lost past 2^32 without x64.
+    are counted exactly up to 2^48 without x64. The window begins where `new_window` was called
+    last, or at `empty`.
 
-    Fields: `rows_low` and `rows_high`, uint32 [K], for the count `rows_high * 2^32 + rows_low`;
-    `weights`, float32 [K], 0 before the first update, where a NaN stays visible.
+    Fields, each [K]: `rows_low` and `rows_high`, uint32, for the `rows_low + 2^16 * rows_high` rows
+    of the run; `window_low` and `window_high`, those of the window; `planned` and `planned_rest`,
+    float32, the sum over the window's steps of batch size * weights, and what rounding took from
+    it; `weights`, float32, of the last update, 0 before it. A NaN weight stays visible.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmix
       >>> metrics = jaxmix.MixMetrics.empty(num_sources=2)
       >>> x, y = jnp.zeros((8, 3)), jnp.ones((8, 3))
       >>> for step in range(3):
+      ...     metrics = metrics.new_window() if step == 2 else metrics
       ...     mixed = jaxmix.mix_rows(jax.random.key(0), step, 1.0, x, y)
       ...     metrics = metrics.update(mixed.source, mixed.weights)
       >>> report = metrics.compute(names=["web", "code"], lengths=[48, 100])
       >>> {name: float(value) for name, value in report.items() if "web" in name}
-      {'mix/weight/web': 1.0, 'mix/share/web': 1.0, 'mix/rows/web': 24.0, 'mix/epochs/web': 0.5}
+      ... # doctest: +NORMALIZE_WHITESPACE
+      {'mix/weight/web': 1.0, 'mix/planned/web': 1.0, 'mix/share/web': 1.0,
+       'mix/rows/web': 24.0, 'mix/epochs/web': 0.5}
     """
 
     rows_low: Array
     rows_high: Array
+    window_low: Array
+    window_high: Array
+    planned: Array
+    planned_rest: Array
     weights: Array
 
     @classmethod
     def empty(cls, num_sources: int) -> MixMetrics:
-        """No rows yet, of K sources (static)."""
-        num_sources = whole_number("num_sources", num_sources, 1)
-        none = jnp.zeros(num_sources, jnp.uint32)
-        return cls(none, none, jnp.zeros(num_sources, jnp.float32))
+        """Return metrics without rows, of K sources (static); they may be donated."""
+        shape = (whole_number("num_sources", num_sources, 1),)
+        words = [jnp.zeros(shape, jnp.uint32) for _ in range(4)]
+        floats = [jnp.zeros(shape, jnp.float32) for _ in range(3)]
+        return cls(*words, *floats)
+
+    def new_window(self) -> MixMetrics:
+        """Return the same run with an empty window: call it after a report."""
+        none = MixMetrics.empty(self.weights.shape[0])
+        kept = {"rows_low": self.rows_low, "rows_high": self.rows_high, "weights": self.weights}
+        return dataclasses.replace(none, **kept)
 
     def update(
         self, source: Array, weights: Array, *, axis_name: AxisName | None = None
     ) -> MixMetrics:
-        """Add one more batch.
+        """Return the metrics with one more batch, in the run and in the window.
 
         Args:
           source: int [B], the source of each row, of `mix_rows`, `draw_rows` or a plan's batch. A
@@ -61,48 +80,51 @@ class MixMetrics:
             the rows of all shards are counted and the result is the same on each.
 
         Raises:
-          ValueError: weights of another number of sources, or several batches stacked (scan over
-            them).
+          ValueError, TypeError: weights of another number of sources, or several batches stacked
+            (scan over them); a source of another dtype than int.
         """
         shape = self.weights.shape
         source, weights = jnp.asarray(source), jnp.asarray(weights, jnp.float32)
         need(weights.shape == shape, "weights", f"of shape {shape}", weights.shape)
         need(source.ndim == 1, "source", "of shape [B]", source.shape)
-        mine = source[:, None] == jnp.arange(shape[0], dtype=source.dtype)[None, :]
-        rows = jnp.sum(mine, axis=0, dtype=jnp.uint32)
+        rows = sum_by_source(jnp.ones(source.shape, jnp.uint32), source, shape[0])
         size = jnp.uint32(source.shape[0])
         if axis_name is not None:
             rows, size = jax.lax.psum((rows, size), axis_name)
         known = jnp.sum(rows, dtype=jnp.uint32) == size
         weights = jnp.where(known, weights, jnp.nan)
-        return self.merge(MixMetrics(rows, jnp.zeros_like(rows), weights))
+        counts, planned = carry(rows, jnp.zeros_like(rows)), size.astype(jnp.float32) * weights
+        step = MixMetrics(*counts, *counts, planned, jnp.zeros_like(planned), weights)
+        return self.merge(step)
 
     def merge(self, other: MixMetrics) -> MixMetrics:
-        """Both together: rows add up, the weights are those of `other` unless it is empty.
+        """Return both together; the weights are those of `other` unless it is empty.
 
         A weight that is NaN in either stays NaN, so that one bad step shows later.
         """
-        low = self.rows_low + other.rows_low
-        carry = (low < other.rows_low).astype(jnp.uint32)
+        rows = self.rows_low + other.rows_low, self.rows_high + other.rows_high
+        window = self.window_low + other.window_low, self.window_high + other.window_high
+        ours, theirs = (self.planned, self.planned_rest), (other.planned, other.planned_rest)
         is_used = jnp.any(other.weights != 0)
         weights = jnp.where(is_used, other.weights, self.weights)
         weights = jnp.where(jnp.isnan(self.weights), jnp.nan, weights)
-        return MixMetrics(low, self.rows_high + other.rows_high + carry, weights)
+        return MixMetrics(*carry(*rows), *carry(*window), *add_floats(ours, theirs), weights)
 
     def compute(
         self, names: Sequence[str] | None = None, lengths: Sequence[int] | None = None
     ) -> dict[str, ArrayLike]:
-        """A flat dict of scalars for any metric writer.
+        """Return a flat dict of scalars for any metric writer.
 
         Args:
           names: the names of the K sources; "0", "1", ... if not given.
           lengths: rows in one epoch of each source, of any size.
 
         Returns:
-          `mix/weight/<name>` and, for two sources, `mix/gamma`: of the last update.
-          `mix/share/<name>`: what really happened, 0 before any row. `mix/rows/<name>`, and with
-          `lengths` `mix/epochs/<name>`: since `empty`. Outside jit they are NumPy float64, rows
-          exact to 2^53; inside jit float32.
+          Of the last update `mix/weight/<name>` and, for two sources, `mix/gamma`. Of the window,
+          each a mean over its rows and 0 before any: `mix/planned/<name>`, the weight, and
+          `mix/share/<name>`, what really happened. Of the run `mix/rows/<name>` and, with
+          `lengths`, `mix/epochs/<name>`. Outside jit they are NumPy float64, rows exact; inside jit
+          float32.
 
         Raises:
           ValueError, TypeError: names or lengths that are not K, names that repeat, a length below
@@ -111,20 +133,24 @@ class MixMetrics:
         need(self.weights.ndim == 1, "the metrics", "of rank 1", self.weights.shape)
         num_sources = self.weights.shape[0]
         labels = source_names(names, num_sources)
-        weights, rows = self._weights_and_rows()
-        shares = rows / rows.sum().clip(1)
-        columns: dict[str, Any] = {"weight": weights, "share": shares, "rows": rows}
+        weights, planned, window, rows = self._numbers()
+        size = window.sum().clip(1)
+        columns: dict[str, Any] = {"weight": weights, "planned": planned / size}
+        columns |= {"share": window / size, "rows": rows}
         if lengths is not None:
             sizes = source_lengths(lengths, num_sources)
-            columns["epochs"] = rows / np.asarray(sizes, shares.dtype)
+            columns["epochs"] = rows / np.asarray(sizes, rows.dtype)
         report: dict[str, ArrayLike] = {"mix/gamma": weights[0]} if num_sources == 2 else {}
         for column, values in columns.items():
             report |= {f"mix/{column}/{name}": values[k] for k, name in enumerate(labels)}
         return report
 
-    def _weights_and_rows(self) -> tuple[Any, Any]:
+    def _numbers(self) -> tuple[Any, Any, Any, Any]:
+        """Weights, planned rows, rows of the window and of the run, as floats."""
         if is_concrete(self.rows_low):
-            low, high, weights = jax.device_get((self.rows_low, self.rows_high, self.weights))
-            return weights.astype(np.float64), high * 2.0**32 + low
-        rows = self.rows_high.astype(jnp.float32) * 2.0**32 + self.rows_low.astype(jnp.float32)
-        return self.weights, rows
+            at = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), jax.device_get(self))
+            window, rows = at.window_low + LOW * at.window_high, at.rows_low + LOW * at.rows_high
+            return at.weights, at.planned + at.planned_rest, window, rows
+        window = count_as_float(self.window_low, self.window_high)
+        rows = count_as_float(self.rows_low, self.rows_high)
+        return self.weights, self.planned + self.planned_rest, window, rows

@@ -1,5 +1,6 @@
 """source_sums: counts and sums by source, under accumulation, on shards, and what is refused."""
 
+import functools
 import math
 
 import jax
@@ -7,11 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxmix import interpolate, source_sums
+from jaxmix import SourceSums, interpolate, source_sums
 
 UNIT = 2.0**-24  # half the spacing of float32 at 1: the rounding error of one operation
+
+
+def whole_counts(sums):
+    words = np.asarray(sums.count_low, np.int64), np.asarray(sums.count_high, np.int64)
+    return (words[0] + 2**16 * words[1]).tolist()
 
 
 def test_source_sums_count_each_value_for_the_source_of_its_row():
@@ -20,7 +27,7 @@ def test_source_sums_count_each_value_for_the_source_of_its_row():
     source = jnp.array([0, 2, 2, -1])
     sums = source_sums(values, source, 4, where=where)
     assert sums.total.tolist() == [3.0, 0.0, 28.0, 0.0]
-    assert sums.count.tolist() == [2, 0, 3, 0] and sums.count.dtype == jnp.int32
+    assert sums.count.tolist() == [2, 0, 3, 0] and sums.count.dtype == jnp.float32
     np.testing.assert_array_equal((sums + sums).mean(), np.float32([1.5, 0, 28 / 3, 0]))
     grad = jax.grad(lambda v: source_sums(v, source, 4, where=where).mean().sum())(values)
     third = np.float32(1 / 3)
@@ -34,7 +41,7 @@ def test_a_nan_stays_in_the_sum_of_its_own_source():
 
 def test_counts_are_exact_and_sums_wide_for_narrow_values():
     sums = source_sums(jnp.ones((1, 2**24 + 1), jnp.bfloat16), jnp.array([1]), 2)
-    assert sums.count.tolist() == [0, 2**24 + 1] and sums.total.dtype == jnp.float32
+    assert whole_counts(sums) == [0, 2**24 + 1] and sums.total.dtype == jnp.float32
     assert abs(float(sums.total[1]) - 2**24) <= 1
 
 
@@ -66,6 +73,85 @@ def test_values_sources_and_masks_that_do_not_fit_are_refused(values, source, wh
         source_sums(values, source, 2, where=where)
 
 
+def test_counts_and_means_stay_right_over_500_steps_of_4_million_tokens():
+    step = source_sums(jnp.full((4, 2**20), 0.25), jnp.array([0, 1, 1, 1]), 2)
+    assert whole_counts(step) == [2**20, 3 * 2**20]
+
+    @jax.jit
+    def add_up(sums):
+        return lax.fori_loop(0, 500, lambda _, sums: sums + step, sums)
+
+    sums = add_up(add_up(SourceSums.empty(2)))
+    assert whole_counts(sums) == [1000 * 2**20, 3000 * 2**20]  # past 2^31
+    assert sums.mean().tolist() == [0.25, 0.25]
+    np.testing.assert_array_equal(sums.count, np.float32([1000 * 2**20, 3000 * 2**20]))
+    past = sums
+    for _ in range(5):
+        past = past + past
+    assert whole_counts(past)[1] == 32 * 3000 * 2**20 and past.mean()[1] == 0.25  # past 2^32
+
+
+def test_totals_are_right_to_a_rounding_after_a_million_additions():
+    value, num_steps = np.float32(0.1), 1_000_000
+    step = source_sums(jnp.array([value, 3 * value]), jnp.array([0, 1]), 2)
+
+    @jax.jit
+    def add_up(sums):
+        return lax.fori_loop(0, num_steps, lambda _, sums: sums + step, sums)
+
+    sums = add_up(SourceSums.empty(2))
+    want = num_steps * np.float64(np.asarray(step.total))
+    assert np.abs(sums.total / want - 1).max() <= 1.01 * UNIT  # plain float32 sums are 1 % off
+    both = np.float64(np.asarray(sums.total)) + np.float64(np.asarray(sums.rest))
+    assert np.abs(both / want - 1).max() <= num_steps * UNIT**2
+    assert np.abs(sums.mean() / (want / num_steps) - 1).max() <= 3 * UNIT
+
+
+def test_sums_of_devices_and_of_stacked_steps_are_sums_leaf_by_leaf():
+    parts = [source_sums(TOKENS[k : k + 1], BATCH[1][k : k + 1], 2) for k in range(8)]
+    many = SourceSums(
+        jnp.zeros(2), jnp.zeros(2), jnp.full(2, 2**16 - 1, jnp.uint32), jnp.full(2, 7, jnp.uint32)
+    )
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[part + many for part in parts])
+    want = functools.reduce(lambda a, b: a + b, [part + many for part in parts])
+    sums = [jax.tree.map(lambda a: a.sum(0, dtype=a.dtype), stacked)]
+    over = jax.pmap(lambda part: lax.psum(part, "data"), "data")(stacked)
+    sums.append(jax.tree.map(lambda a: a[0], over))
+    for got in sums:
+        assert whole_counts(got) == whole_counts(want)
+        assert whole_counts(got + SourceSums.empty(2)) == whole_counts(want)
+        assert int((got + SourceSums.empty(2)).count_low.max()) < 2**16
+        np.testing.assert_array_equal(got.mean(), want.mean())
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.int64])
+def test_narrow_source_numbers_count_for_no_other_source(dtype):
+    source = np.array([0, 3, 100, -1 if dtype != np.uint8 else 255]).astype(dtype)
+    sums = source_sums(np.float32([1, 2, 4, 8]), source, 300)
+    want = np.zeros(300)
+    want[[0, 3, 100]] = [1, 2, 4]
+    want[255] = 8 * (dtype == np.uint8)
+    np.testing.assert_array_equal(sums.total, want)
+    assert float(sums.count.sum()) == 3 + (dtype == np.uint8)
+
+
+def test_infinite_and_nan_totals_stay_visible_and_sums_of_other_sources_are_refused():
+    bad = source_sums(jnp.array([jnp.inf, jnp.nan, 1.0]), jnp.array([0, 1, 2]), 3)
+    np.testing.assert_array_equal((bad + bad + bad).mean(), [np.inf, np.nan, 1.0])
+    with pytest.raises(ValueError, match=r"the other sums must be of shape \(3,\), got \(1,\)"):
+        bad + SourceSums.empty(1)
+
+
+def test_the_gradient_passes_through_sums_that_were_added_up():
+    def loss(values):
+        parts = [source_sums(values[rows], BATCH[1][rows], 2) for rows in ROWS.reshape(4, 4)]
+        return functools.reduce(lambda a, b: a + b, parts).mean().sum()
+
+    counts = np.bincount(BATCH[1], minlength=2) * NUM_TOKENS
+    want = np.float32(1) / np.float32(counts)[np.asarray(BATCH[1])]
+    np.testing.assert_allclose(jax.grad(loss)(TOKENS), want[:, None].repeat(NUM_TOKENS, 1))
+
+
 # Token losses of a model with one parameter, in small whole numbers, of rows of 1 to 4 tokens.
 NUM_ROWS, NUM_TOKENS = 16, 4
 ROWS = jnp.arange(NUM_ROWS)
@@ -82,7 +168,7 @@ def part_of_loss(param, step, tokens, source, where, axis_name=None):
     """What some rows add to sum_k w_k (mean token loss of source k over the whole batch)."""
     losses = (tokens * param - 1.0) ** 2
     sums = source_sums(losses, source, 2, where=where, axis_name=axis_name)
-    return interpolate(step, GAMMA, *(sums.total / COUNTS.astype(jnp.float32)))
+    return interpolate(step, GAMMA, *(sums.total / COUNTS))
 
 
 loss_and_grad = jax.jit(jax.value_and_grad(part_of_loss))
@@ -165,8 +251,7 @@ def test_sums_over_shards_equal_sums_over_the_global_batch(kind):
     shard_map = jax.shard_map(per_shard, mesh=mesh, in_specs=(spec,) * 3, out_specs=PartitionSpec())
     for run in (jax.jit(sums), jax.jit(shard_map)):
         got = run(values, source, where)
-        np.testing.assert_array_equal(got.total, alone.total)
-        np.testing.assert_array_equal(got.count, alone.count)
+        jax.tree.map(np.testing.assert_array_equal, got, alone)
     pmapped = jax.pmap(lambda *args: sums(*args, axis_name="data"), "data")
     got = pmapped(*(a.reshape(8, 2, *a.shape[1:]) for a in BATCH))
     np.testing.assert_array_equal(got.total[5], alone.total)

@@ -24,7 +24,7 @@ WINGS = {
     "_preview": {"_plan", "_schedules"},
     "_testing": {"_plan"},
 }
-FOR_ALL = {"_types", "_checks", "_html"}
+FOR_ALL = {"_types", "_checks", "_html", "_tally"}
 PUBLIC = {"__init__", "testing"}
 
 OPTIONAL = {"grain", "matplotlib", "orbax", "tqdm", "sklearn", "mlxtend", "datasets"}

@@ -13,7 +13,7 @@ from jax.experimental import checkify
 from jax.sharding import AxisType, PartitionSpec
 from tensorboardX.proto.event_pb2 import Event
 
-from jaxmix import MixMetrics, checkify_weights, mix_rows
+from jaxmix import MixMetrics, checkify_weights, mix_rows, weights_at
 
 NUM_ROWS, NUM_STEPS = 16, 5
 GAMMA = optax.linear_schedule(0.25, 0.75, 4)
@@ -24,10 +24,16 @@ def batch(source, weights):
     return jnp.asarray(source), jnp.asarray(weights, jnp.float32)
 
 
+def words(rows):
+    low, high = [n % 2**16 for n in rows], [n >> 16 for n in rows]
+    return jnp.array(low, jnp.uint32), jnp.array(high, jnp.uint32)
+
+
 def of_rows(*rows):
-    low = jnp.array([n % 2**32 for n in rows], jnp.uint32)
-    high = jnp.array([n >> 32 for n in rows], jnp.uint32)
-    return MixMetrics(low, high, jnp.full(len(rows), 1 / len(rows)))
+    """Metrics of a run, all in one window, of so many rows and equal weights."""
+    shares = jnp.full(len(rows), 1 / len(rows))
+    planned = jnp.float32(sum(rows)) * shares
+    return MixMetrics(*words(rows), *words(rows), planned, jnp.zeros(len(rows)), shares)
 
 
 def counted_step(key, metrics, step, axis_name=None):
@@ -41,6 +47,7 @@ def test_a_run_is_reported_under_flat_names():
     metrics = metrics.update(*batch([1, 1, 1, 2], [0.25, 0.5, 0.25]))
     assert metrics.compute(names=["web", "code", "math"], lengths=[1, 10, 4]) == {
         "mix/weight/web": 0.25, "mix/weight/code": 0.5, "mix/weight/math": 0.25,
+        "mix/planned/web": 0.375, "mix/planned/code": 0.5, "mix/planned/math": 0.125,
         "mix/share/web": 0.25, "mix/share/code": 0.625, "mix/share/math": 0.125,
         "mix/rows/web": 2, "mix/rows/code": 5, "mix/rows/math": 1,
         "mix/epochs/web": 2.0, "mix/epochs/code": 0.5, "mix/epochs/math": 0.25,
@@ -50,14 +57,68 @@ def test_a_run_is_reported_under_flat_names():
 def test_two_sources_report_gamma_and_numbers_for_names():
     report = MixMetrics.empty(2).update(*batch([0, 1, 1, 1], [0.25, 0.75])).compute()
     assert report == {
-        "mix/gamma": 0.25, "mix/weight/0": 0.25, "mix/weight/1": 0.75, "mix/share/0": 0.25,
-        "mix/share/1": 0.75, "mix/rows/0": 1, "mix/rows/1": 3,
+        "mix/gamma": 0.25, "mix/weight/0": 0.25, "mix/weight/1": 0.75, "mix/planned/0": 0.25,
+        "mix/planned/1": 0.75, "mix/share/0": 0.25, "mix/share/1": 0.75, "mix/rows/0": 1,
+        "mix/rows/1": 3,
     }  # fmt: skip
 
 
 def test_before_the_first_update_everything_is_zero():
     report = MixMetrics.empty(2).compute(lengths=[5, 5])
-    assert len(report) == 9 and set(report.values()) == {0}
+    assert len(report) == 11 and set(report.values()) == {0}
+
+
+def test_the_window_has_shares_and_plan_of_its_own_steps_and_rows_are_of_the_run():
+    metrics = MixMetrics.empty(2).update(*batch([0, 0, 0, 0], [1.0, 0.0])).new_window()
+    before = metrics.compute()
+    assert [before[f"mix/{name}/0"] for name in ("rows", "weight", "share", "planned")] == [
+        4, 1.0, 0.0, 0.0,
+    ]  # fmt: skip
+    for source, gamma in (([0, 1], 0.5), ([1, 1, 1, 1, 0, 1], 0.25)):  # batches of unequal size
+        metrics = metrics.update(*batch(source, [gamma, 1 - gamma]))
+    for run in (metrics.compute, jax.jit(lambda: metrics.compute(lengths=[3, 100]))):
+        report = {name: float(value) for name, value in run().items()}
+        # Over 8 rows: 2 planned by a half and 6 by a quarter, as a share of rows is.
+        assert report["mix/planned/0"] == (2 * 0.5 + 6 * 0.25) / 8
+        assert report["mix/share/0"] == 2 / 8 and report["mix/share/1"] == 6 / 8
+        assert report["mix/rows/0"] == 6 and report["mix/rows/1"] == 6
+        assert report["mix/gamma"] == 0.25
+    assert report["mix/epochs/0"] == 2.0
+
+
+def test_the_plan_of_a_long_window_does_not_drift():
+    @jax.jit
+    def long_run(metrics):
+        def body(_, metrics):
+            return metrics.update(jnp.zeros(8, int), jnp.array([0.1, 0.9]))
+
+        return jax.lax.fori_loop(0, 300_000, body, metrics)
+
+    report = long_run(MixMetrics.empty(2)).compute()
+    assert report["mix/planned/0"] == pytest.approx(np.float32(0.1), rel=2e-8)
+    assert report["mix/rows/0"] == 8 * 300_000  # well past the low word
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16])
+def test_narrow_source_numbers_count_for_no_other_source(dtype):
+    update = jax.jit(MixMetrics.empty(300).update)
+    metrics = update(np.array([0, 3, 100, 100], dtype), np.full(300, 1 / 300, np.float32))
+    rows = np.zeros(300)
+    rows[[0, 3, 100]] = [1, 1, 2]
+    np.testing.assert_array_equal(metrics.rows_low, rows)
+    assert not np.isnan(metrics.weights).any()
+
+
+def test_metrics_can_be_donated_from_the_start_and_from_a_new_window():
+    update = jax.jit(lambda metrics: metrics.update(*batch([0], [0.5, 0.5])), donate_argnums=0)
+    metrics = MixMetrics.empty(2)
+    for _ in range(2):
+        metrics = update(update(metrics)).new_window()
+        addresses = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(metrics)]
+        assert len(set(addresses)) == len(addresses)
+    assert update(metrics).compute()["mix/rows/0"] == 5
+    inside = jax.jit(lambda: MixMetrics.empty(2).new_window())()
+    assert update(inside).compute()["mix/rows/0"] == 1
 
 
 def test_a_nan_weight_stays_visible():
@@ -76,6 +137,7 @@ def test_a_row_of_an_unknown_source_shows():
     bad = metrics.update(*batch([0, 2], [0.5, 0.5]))
     assert np.isnan(bad.update(*batch([0, 1], [0.5, 0.5])).compute()["mix/gamma"])  # it stays
     assert np.isnan(metrics.merge(bad).merge(metrics).compute()["mix/gamma"])
+    assert np.isnan(bad.compute()["mix/planned/0"]) and np.isnan(bad.new_window().weights).all()
 
 
 def test_jit_scan_and_shards_count_the_rows_that_were_drawn(key):
@@ -85,6 +147,7 @@ def test_jit_scan_and_shards_count_the_rows_that_were_drawn(key):
         sources.append(source)
     rows = np.bincount(np.concatenate(sources), minlength=2).tolist()
     assert eager.rows_low.tolist() == rows and eager.weights.tolist() == [0.75, 0.25]
+    assert eager.planned.tolist() == [40.0, 40.0]  # a half of 5 batches of 16 on average
 
     def scanned(key, axis_name=None):
         def body(metrics, step):
@@ -106,17 +169,26 @@ def test_jit_scan_and_shards_count_the_rows_that_were_drawn(key):
         results.append(jax.block_until_ready(jax.jit(shards)(key)))
 
         @jax.jit
-        def on_global_batch(metrics, source):
-            return metrics.update(source, jnp.array([0.75, 0.25]))
+        def on_global_batch(metrics, source, step):
+            return metrics.update(source, weights_at(step, GAMMA))
 
         metrics = MixMetrics.empty(2)
-        for source in sources:
-            metrics = on_global_batch(
-                metrics, jax.device_put(source, jax.NamedSharding(mesh, SPEC))
-            )
+        for step, source in enumerate(sources):
+            source = jax.device_put(source, jax.NamedSharding(mesh, SPEC))
+            metrics = on_global_batch(metrics, source, step)
         results.append(metrics)
     for metrics in results:
         jax.tree.map(np.testing.assert_array_equal, metrics, eager)
+
+
+def test_parts_of_devices_may_be_summed_leaf_by_leaf():
+    stacked = jax.tree.map(
+        lambda *leaves: jnp.stack(leaves), *[of_rows(2**20 - 1, k) for k in range(8)]
+    )
+    summed = jax.tree.map(lambda leaf: leaf.sum(0, dtype=leaf.dtype), stacked)
+    for report in (summed.compute(), summed.update(*batch([1], [0.5, 0.5])).compute()):
+        assert report["mix/rows/0"] == 8 * (2**20 - 1)
+    assert report["mix/rows/1"] == sum(range(8)) + 1
 
 
 def test_rows_past_2_to_the_32_are_counted_one_by_one():
@@ -128,8 +200,8 @@ def test_rows_past_2_to_the_32_are_counted_one_by_one():
 
 
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
-@pytest.mark.parametrize("one", [0, 1, 2**32 - 1, 2**32, 3 * 2**32 + 7])
-@pytest.mark.parametrize("other", [0, 1, 2**32 - 1, 2**33 - 1])
+@pytest.mark.parametrize("one", [0, 1, 2**16 - 1, 2**32 - 1, 3 * 2**32 + 7])
+@pytest.mark.parametrize("other", [0, 1, 2**16 - 1, 2**33 - 1])
 def test_merging_adds_with_carry_in_either_order(one, other, jit):
     merge = jax.jit(MixMetrics.merge) if jit else MixMetrics.merge
     for a, b in ((one, other), (other, one)):
@@ -203,6 +275,10 @@ def test_metrics_that_do_not_fit_are_refused():
             r"weights must be of shape \(2,\)",
         ),
         (lambda: metrics.update(*batch([[0]], [0.5, 0.5])), r"source must be of shape \[B\]"),
+        (
+            lambda: metrics.update(*batch([0.0], [0.5, 0.5])),
+            "source must be of an integer dtype",
+        ),
         (lambda: metrics.compute(names=["a"]), "names must be 2 different names"),
         (lambda: metrics.compute(names=["a", "a"]), "names must be 2 different names"),
         (lambda: metrics.compute(lengths=[3]), "lengths must be 2 numbers, one a source"),
@@ -213,7 +289,7 @@ def test_metrics_that_do_not_fit_are_refused():
         ),
     ]
     for call, message in refused:
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((ValueError, TypeError), match=message):
             call()
 
 

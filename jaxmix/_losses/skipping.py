@@ -17,6 +17,9 @@ from jaxmix._types import Array, PyTree
 Updates = dict[int, Array]
 """New values of inputs, by their number."""
 
+Evaluate = Callable[[int, list[Array]], tuple[Array, tuple[PyTree, Updates]]]
+"""`evaluate(k, inputs)`: value, aux and updates of loss k. It closes over no traced value."""
+
 
 def skipping_sum(
     shares: Array, losses: Sequence[Callable[[list[Array]], Any]], arrays: list[Array]
@@ -46,52 +49,30 @@ def skipping_sum(
             for i, shape in updates.items():
                 arrays[i] = as_device_varying(arrays[i], _varying(shape))
         traced = trace()
-    inputs, captured = list(arrays), []
-    for jaxpr, _ in traced:  # traced values that a loss closes over become inputs like the others
-        captured.append(slice(len(inputs), len(inputs) + len(jaxpr.consts)))
+    inputs, pieces, num_arrays = list(arrays), [], len(arrays)
+    for jaxpr, shapes in traced:  # traced values that a loss closes over become inputs as well
+        captured = slice(len(inputs), len(inputs) + len(jaxpr.consts))
+        pieces.append((jaxpr.jaxpr, captured, jax.tree.structure(shapes)))
         inputs += jaxpr.consts
 
     def evaluate(k: int, inputs: list[Array]) -> tuple[Array, tuple[PyTree, Updates]]:
-        jaxpr, shapes = traced[k]
-        loss = jaxpr_as_fun(ClosedJaxpr(jaxpr.jaxpr, inputs[captured[k]]))
-        flat = loss(*inputs[: len(arrays)])
-        value, aux, updates = jax.tree.unflatten(jax.tree.structure(shapes), flat)
+        jaxpr, captured, structure = pieces[k]
+        flat = jaxpr_as_fun(ClosedJaxpr(jaxpr, inputs[captured]))(*inputs[:num_arrays])
+        value, aux, updates = structure.unflatten(flat)
         return as_device_varying(value, varying), (aux, updates)
 
-    def run(shares: Array, inputs: list[Array], wrt: list[int]) -> tuple[Any, Any]:
-        """The total, the aux trees and updates; the values and the total's gradient in `wrt`."""
+    value, auxes, updates = _with_gradient(evaluate, updated, varying)(shares, inputs)
+    return value, *lax.stop_gradient((auxes, updates))
 
-        def add(k: int, share: Array, latest: Updates, grads: list[Array] | None) -> Any:
-            def loss(varied: list[Array]) -> tuple[Array, Any]:
-                filled = list(inputs)
-                for i, array in [*latest.items(), *zip(wrt, varied, strict=True)]:
-                    filled[i] = array
-                return evaluate(k, filled)
 
-            value, pull_back, (aux, updates) = jax.vjp(loss, [inputs[i] for i in wrt], has_aux=True)
-            (new,) = pull_back(share.astype(value.dtype) * jnp.ones_like(value))
-            for i, update in updates.items():
-                latest = latest | {i: as_device_varying(update, _varying(jax.typeof(latest[i])))}
-            return value, aux, latest, new if grads is None else jax.tree.map(jnp.add, grads, new)
-
-        def skip(k: int, share: Array, latest: Updates, grads: list[Array] | None) -> Any:
-            shapes = jax.eval_shape(functools.partial(add, k), share, latest, grads)
-            value, aux, _, new = jax.tree.map(_zeros, shapes)
-            return value, aux, latest, new if grads is None else grads
-
-        latest, grads = {i: inputs[i] for i in updated}, None
-        terms, values, auxes = [], [], []
-        for k, share in enumerate(shares):
-            branches = functools.partial(add, k), functools.partial(skip, k)
-            value, aux, latest, grads = lax.cond(share != 0, *branches, share, latest, grads)
-            terms.append(jnp.where(share != 0, share.astype(value.dtype) * value, -0.0))
-            values.append(value)
-            auxes.append(aux)
-        return (functools.reduce(jnp.add, terms), tuple(auxes), latest), (values, grads)
+def _with_gradient(
+    evaluate: Evaluate, updated: list[int], varying: frozenset[str]
+) -> Callable[[Array, list[Array]], Any]:
+    """`_run` as a function of shares and inputs that can be differentiated."""
 
     @jax.custom_vjp
     def total(shares: Array, inputs: list[Array]) -> Any:
-        return run(shares, inputs, [])[0]
+        return _run(evaluate, updated, shares, inputs, [])[0]
 
     def forward(shares: Any, inputs: list[Any]) -> Any:
         wrt = [i for i, array in enumerate(inputs) if array.perturbed]
@@ -102,18 +83,51 @@ def skipping_sum(
             need(i not in updated, what, no_gradient, kind)
             what = "a value with a gradient, in a shard_map"
             need(varying <= _varying(kind), what, "an argument of the loss", "a closure")
-        out, (losses, grads) = run(shares.value, values, wrt)
+        out, (losses, grads) = _run(evaluate, updated, shares.value, values, wrt)
         by_input = dict(zip(wrt, grads, strict=True))
         return out, (losses, [by_input.get(i) for i in range(len(inputs))])
 
     def backward(residuals: Any, cotangents: Any) -> Any:
         (losses, grads), (slope, _, _) = residuals, cotangents
-        in_shares = jnp.stack([(slope * loss).astype(shares.dtype) for loss in losses])
+        in_shares = jnp.stack([(slope * loss).astype(jnp.float32) for loss in losses])
         return in_shares, jax.tree.map(lambda grad: slope.astype(grad.dtype) * grad, grads)
 
     total.defvjp(forward, backward, symbolic_zeros=True)
-    value, auxes, updates = total(shares, inputs)
-    return value, *lax.stop_gradient((auxes, updates))
+    return total
+
+
+def _run(
+    evaluate: Evaluate, updated: list[int], shares: Array, inputs: list[Array], wrt: list[int]
+) -> tuple[Any, Any]:
+    """The total, the aux trees and updates; the values and the total's gradient in `wrt`."""
+
+    def add(k: int, share: Array, latest: Updates, grads: list[Array] | None) -> Any:
+        def loss(varied: list[Array]) -> tuple[Array, Any]:
+            filled = list(inputs)
+            for i, array in [*latest.items(), *zip(wrt, varied, strict=True)]:
+                filled[i] = array
+            return evaluate(k, filled)
+
+        value, pull_back, (aux, updates) = jax.vjp(loss, [inputs[i] for i in wrt], has_aux=True)
+        (new,) = pull_back(share.astype(value.dtype) * jnp.ones_like(value))
+        for i, update in updates.items():
+            latest = latest | {i: as_device_varying(update, _varying(jax.typeof(latest[i])))}
+        return value, aux, latest, new if grads is None else jax.tree.map(jnp.add, grads, new)
+
+    def skip(k: int, share: Array, latest: Updates, grads: list[Array] | None) -> Any:
+        shapes = jax.eval_shape(functools.partial(add, k), share, latest, grads)
+        value, aux, _, new = jax.tree.map(_zeros, shapes)
+        return value, aux, latest, new if grads is None else grads
+
+    latest, grads = {i: inputs[i] for i in updated}, None
+    terms, values, auxes = [], [], []
+    for k, share in enumerate(shares):
+        branches = functools.partial(add, k), functools.partial(skip, k)
+        value, aux, latest, grads = lax.cond(share != 0, *branches, share, latest, grads)
+        terms.append(jnp.where(share != 0, share.astype(value.dtype) * value, -0.0))
+        values.append(value)
+        auxes.append(aux)
+    return (functools.reduce(jnp.add, terms), tuple(auxes), latest), (values, grads)
 
 
 def _zeros(like: Any) -> Array:

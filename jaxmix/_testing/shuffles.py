@@ -144,8 +144,10 @@ def _bit_correlation(positions: np.ndarray, span: np.ndarray, length: int) -> _F
     Bits that are nearly always 0 or 1 are left out: a normal tail needs about 16 rows a cell.
     """
     shifts = np.arange(int(length - 1).bit_length())
-    position_bits = (positions >> shifts[:, None] & 1).astype(np.float32)
-    index_bits = (span >> shifts[:, None] & 1).astype(np.float32)
+    position_bits, index_bits = (
+        np.stack([(values >> shift & 1).astype(np.float32) for shift in shifts])
+        for values in (positions, span)
+    )
     in_order = position_bits.mean(axis=1, dtype=np.float64)
     period = 2 << shifts
     ones = length // period * (period // 2) + np.maximum(length % period - period // 2, 0)

@@ -1,5 +1,7 @@
 """Shuffle blocks of neighbouring rows, then the rows of a window of blocks: few, whole reads."""
 
+from __future__ import annotations
+
 import dataclasses
 
 import numpy as np
@@ -61,7 +63,7 @@ def permute_blocks(index: Words, length: Words, key: Key, block: BlockShuffle) -
 
     num_blocks = (length - _ONE) // block_rows + _ONE
     missing = num_blocks * block_rows - length
-    drawn = _below(mix_key(*key, _LAST_BLOCK)[0], num_blocks)
+    drawn = mix_key(*key, _LAST_BLOCK)[0] % num_blocks
     short_window = drawn // window_blocks
     first_slot = short_window * window_blocks
     short_slot = first_slot + minimum(window_blocks, num_blocks - first_slot) - _ONE
@@ -82,12 +84,3 @@ def permute_blocks(index: Words, length: Words, key: Key, block: BlockShuffle) -
         other_slot, others + where(others == zero, _ONE, zero), round_keys(mix_key(*key, _BLOCKS))
     )
     return where(slot == short_slot, others, moved) * block_rows + inside % block_rows
-
-
-def _below(word: Words, bound: Words) -> Words:
-    """floor(word * bound / 2^32) for any two words, as the halves' products."""
-    low, high = word & np.uint32(0xFFFF), word >> 16
-    bound_low, bound_high = bound & np.uint32(0xFFFF), bound >> 16
-    middle = high * bound_low + (low * bound_low >> 16)
-    carry = ((middle & np.uint32(0xFFFF)) + low * bound_high) >> 16
-    return high * bound_high + (middle >> 16) + carry

@@ -1,5 +1,7 @@
 """A keyed permutation of [0, n), elementwise, for every n below 2^32, in NumPy and in JAX alike."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Which row lies at a position of the endless stream of a source: each row once per epoch."""
 
+from __future__ import annotations
+
 import functools
 import numbers
 from typing import Any

@@ -1,5 +1,7 @@
 """Assert that an order of rows looks random, by statistics that each say how many sigma off."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator
 from typing import Any

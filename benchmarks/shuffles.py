@@ -1,0 +1,204 @@
+"""The shuffle beside others: its cost on the host and in jit, and how random the orders are.
+
+    python benchmarks/shuffles.py [--repeats 20] [--only host,device,quality,blocks]
+
+Costs: all variants take turns; each figure is the median with the 10th and 90th percentile.
+Quality: the worst correlation of the row at a position with the row some positions on, in percent
+and in sigma, and the variance of class counts in batches of 256 of sorted data, 1.00 if random.
+`linear Feistel` stands for shuffles whose round function is a product modulo a power of two.
+"""
+
+import argparse
+import importlib.util
+import math
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from in_jit import KEY, compare, in_turn
+
+from jaxmix._mixing.block_shuffle import BlockShuffle
+from jaxmix._mixing.shuffle import shuffle_index
+from jaxmix._testing.shuffles import assert_shuffled
+
+LENGTH = 1_000_003
+NUM_ROWS = 65_536
+
+Order = Callable[[np.ndarray], np.ndarray]
+"""Positions to rows."""
+
+
+def grain_order(length: int, seed: int) -> Order:
+    """The shuffle of grain, row by row."""
+    import grain
+
+    shuffled = grain.MapDataset.range(length).shuffle(seed)
+    return lambda positions: np.array([shuffled[int(p)] for p in positions])
+
+
+def linear_feistel(length: int, seed: int) -> Order:
+    """Five Feistel rounds of (right * odd + key) modulo 2^h, walked until the row is in range."""
+    half = (int(length - 1).bit_length() + 1) // 2
+    mask = 2**half - 1
+    keys = np.random.default_rng(seed).integers(0, 2**half, 5).tolist()
+
+    def order(positions: np.ndarray) -> np.ndarray:
+        rows, out = positions.copy(), np.ones(positions.shape, bool)
+        while out.any():
+            left, right = rows[out] >> half, rows[out] & mask
+            for key in keys:
+                left, right = right, left ^ ((right * 2654435761 + key) & mask)
+            rows[out] = left << half | right
+            out &= rows >= length
+        return rows
+
+    return order
+
+
+def orders(length: int, seed: int) -> dict[str, Order]:
+    """The shuffles that are compared; grain where it is installed."""
+    found: dict[str, Order] = {
+        "numpy permutation": np.random.default_rng(seed).permutation(length).__getitem__,
+        "jaxmix": lambda positions: shuffle_index(positions, length, seed),
+        "linear Feistel": linear_feistel(length, seed),
+    }
+    if importlib.util.find_spec("grain") is not None:
+        found["grain"] = grain_order(length, seed)
+    return found
+
+
+def host(repeats: int) -> None:
+    """Nanoseconds per row in NumPy, and microseconds per call of an int."""
+    print(f"\n== host, {LENGTH} rows: ns per row, median (10 % .. 90 %) ==")
+    positions_of = {count: np.arange(count) for count in (1, 256, 4096, NUM_ROWS, 10**6)}
+    for count, positions in positions_of.items():
+        lengths, seeds = np.full(count, LENGTH), np.full(count, 3)
+        variants: dict[str, Callable[[], Any]] = {
+            "jaxmix, one source": lambda p=positions: shuffle_index(p, LENGTH, 3),
+            "jaxmix, over an epoch's end": lambda p=positions: shuffle_index(
+                p + LENGTH - len(p) // 2, LENGTH, 3
+            ),
+            "jaxmix, a source per row": lambda p=positions, n=lengths, s=seeds: shuffle_index(
+                p, n, s
+            ),
+            "jaxmix, BlockShuffle": lambda p=positions: shuffle_index(
+                p, LENGTH, 3, block=BlockShuffle()
+            ),
+        }
+        if count == 1:
+            variants["jaxmix, an int"] = lambda: shuffle_index(5, LENGTH, 3)
+        if count <= 4096 and importlib.util.find_spec("grain") is not None:
+            grain = grain_order(LENGTH, 3)
+            variants["grain"] = lambda p=positions, order=grain: order(p)
+        if count == 10**6:
+            variants["numpy permutation"] = lambda: np.random.default_rng(3).permutation(10**6)
+            variants["jax.random.permutation"] = lambda: jax.random.permutation(KEY, 10**6)
+        print(f"B = {count}")
+        for name, seconds in in_turn(variants, max(3, min(repeats, 10**7 // count))).items():
+            low, middle, high = 1e9 * np.percentile(seconds, [10, 50, 90]) / count
+            print(f"    {name:<34} {middle:10.1f}  ({low:.1f} .. {high:.1f})")
+
+
+def device(repeats: int) -> None:
+    """In jit, against one global `jax.random.bernoulli`."""
+    print("\n== in jit, ratio to jax.random.bernoulli(key, p, (B,)) ==")
+    bodies: dict[str, Any] = {
+        "bernoulli(key, p, (B,))": lambda step, sums, _: (
+            sums
+            + jax.random.bernoulli(jax.random.fold_in(KEY, step), 0.3, sums.shape).astype(jnp.int32)
+        ),
+        "one source": lambda step, sums, _: sums + shuffle_index(_positions(step), LENGTH, 3),
+        "one source, BlockShuffle": lambda step, sums, _: (
+            sums + shuffle_index(_positions(step), LENGTH, 3, block=BlockShuffle())
+        ),
+    }
+    for num_sources in (2, 8, 35):
+        table = np.stack([np.arange(num_sources) * 999 + LENGTH, np.arange(num_sources)], axis=1)
+
+        def rows(step: Any, sums: Any, _: Any, table: Any = table, k: int = num_sources) -> Any:
+            positions = _positions(step)
+            # One read of both numbers: two reads make XLA on a CPU compile slow scalar code.
+            mine = jnp.asarray(table, jnp.uint32)[(positions + step) % k]
+            return sums + shuffle_index(positions, mine[:, 0].astype(jnp.int32), mine[:, 1])
+
+        bodies[f"K = {num_sources}, a source per row"] = rows
+    compare(f"B = {NUM_ROWS}", bodies, jnp.zeros(NUM_ROWS, jnp.int32), None, 16, repeats)
+
+
+def _positions(step: Any) -> jax.Array:
+    return jnp.arange(NUM_ROWS, dtype=jnp.int32) + jnp.asarray(step, jnp.int32) * NUM_ROWS
+
+
+def quality(_: int) -> None:
+    """What `assert_shuffled` measures, on the first 50,000 rows."""
+    print("\n== quality of the first 50,000 rows, seed 42 ==")
+    for length in (50_000, 262_144, 10**6, 10**7):
+        print(f"n = {length}")
+        for name, order in orders(length, 42).items():
+            rows = order(np.arange(50_000))
+            lag, correlation = worst_lag(rows, length)
+            try:
+                assert_shuffled(rows, length)
+                verdict = "passes"
+            except AssertionError as error:
+                verdict = str(error)
+            print(
+                f"    {name:<18} lag {lag:>4}: {100 * correlation:6.2f} % "
+                f"({abs(correlation) * math.sqrt(len(rows)):5.1f} sigma), "
+                f"class variance {class_variance(rows, length, 256):.2f}; {verdict}"
+            )
+
+
+def worst_lag(rows: np.ndarray, length: int) -> tuple[int, float]:
+    """The lag to 4,096 with the largest correlation, and that correlation."""
+    scaled = rows - (length - 1) / 2
+    spectrum = np.abs(np.fft.rfft(scaled, 4 * len(rows))) ** 2
+    correlations = np.fft.irfft(spectrum)[1:4097] / np.sum(scaled**2)
+    worst = int(np.argmax(np.abs(correlations)))
+    return worst + 1, float(correlations[worst])
+
+
+def class_variance(rows: np.ndarray, length: int, batch: int) -> float:
+    """The variance of the counts of 10 equal classes in batches, 1 for rows drawn at random."""
+    classes = (rows * 10 // length)[: len(rows) // batch * batch].reshape(-1, batch)
+    counts = np.stack([np.sum(classes == k, axis=1) for k in range(10)])
+    return float(np.mean((counts - batch / 10) ** 2)) / (batch * 0.09)
+
+
+def blocks(_: int) -> None:
+    """What a `BlockShuffle` costs in randomness where neighbouring rows are alike."""
+    print("\n== BlockShuffle on 2^22 sorted rows: variance of class counts, 1 if random ==")
+    length = 2**22
+    for block_rows, window_blocks in ((256, 512), (256, 64), (256, 2048), (64, 512), (1024, 512)):
+        shape = BlockShuffle(block_rows, window_blocks)
+        several = np.concatenate(
+            [shuffle_index(np.arange(length), length, seed, block=shape) for seed in range(4)]
+        )
+        window = block_rows * window_blocks
+        print(
+            f"    block_rows {block_rows:>4}, window_blocks {window_blocks:>4}: "
+            f"batches of 256 {class_variance(several, length, 256):.2f}, "
+            f"of 4,096 {class_variance(several, length, 4096):.2f}, "
+            f"windows of {window} {class_variance(several, length, window):.0f}"
+        )
+
+
+PARTS = {"host": host, "device": device, "quality": quality, "blocks": blocks}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--only", default=",".join(PARTS))
+    args = parser.parse_args()
+    kind = jax.devices()[0].device_kind
+    print(f"{platform.machine()}, {kind}, jax {jax.__version__}, numpy {np.__version__}")
+    for name in args.only.split(","):
+        PARTS[name](args.repeats)
+
+
+if __name__ == "__main__":
+    main()

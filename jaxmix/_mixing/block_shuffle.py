@@ -35,7 +35,7 @@ class BlockShuffle:
       >>> block = jaxmix.BlockShuffle(block_rows=4, window_blocks=2)
       >>> rows = jaxmix.shuffle_index(np.arange(8), 40, seed=0, block=block)
       >>> sorted(set((rows // 4).tolist()))  # the first 8 rows are those of 2 blocks
-      [1, 3]
+      [5, 6]
     """
 
     block_rows: int = 256

@@ -20,8 +20,8 @@ Key = tuple[Words, Words]
 # Numbers without a pattern in their bits; factors are odd.
 _FACTORS = (np.uint32(0x21F0AAAD), np.uint32(0x735A2D97))
 _KEY_STEPS = (np.uint32(0xA511E9B3), np.uint32(0x63D83595), np.uint32(0x1B56C4E9))
-_ROUND_STEPS = (np.uint32(0x9E3779B9), np.uint32(0x7F4A7C16))
-_ONE, _LOW_HALF = np.uint32(1), np.uint32(0xFFFF)
+_ROUND_STEP = np.uint32(0x7F4A7C16)
+_ONE = np.uint32(1)
 
 
 def numpy_like(words: Words) -> Any:
@@ -51,11 +51,11 @@ def _scramble(word: Words) -> Words:
 
 
 def round_keys(key: Key) -> Iterator[Key]:
-    """For each round a word to add and an odd word to multiply with."""
+    """For each round the word to add and an odd word to multiply with."""
     added, factor = key[0], key[1] | _ONE
     for _ in range(NUM_ROUNDS):
         yield added, factor
-        added, factor = added + _ROUND_STEPS[0], factor + _ROUND_STEPS[1]
+        factor = factor + _ROUND_STEP
 
 
 def permute(index: Words, length: Words, keys: Iterable[Key]) -> Words:
@@ -67,18 +67,20 @@ def permute(index: Words, length: Words, keys: Iterable[Key]) -> Words:
     """
     minimum = numpy_like(index).minimum
     last = length - _ONE
-    bits = half_bits(last)
-    width = _ONE << bits
-    row, column = index >> bits, index & (width - _ONE)
+    bits = num_bits(last)
+    column_bits = bits >> 1
+    line_bits = bits - column_bits
+    width = _ONE << column_bits
+    row, column = index >> column_bits, index & (width - _ONE)
     for number, key in enumerate(keys):
         if number % 2 == 0:
-            size = (last - column) >> bits
+            size = (last - column) >> column_bits
             size += _ONE
-            row = _rotate(row, size, scaled_hash(column, size, key), minimum)
+            row = _rotate(row, size, _turn(column, size, line_bits, key), minimum)
         else:
-            size = minimum(width, length - (row << bits))
-            column = _rotate(column, size, scaled_hash(row, size, key), minimum)
-    return (row << bits) | column
+            size = minimum(width, length - (row << column_bits))
+            column = _rotate(column, size, _turn(row, size, line_bits, key), minimum)
+    return (row << column_bits) | column
 
 
 def _rotate(place: Words, size: Words, turn: Words, minimum: Any) -> Words:
@@ -87,49 +89,45 @@ def _rotate(place: Words, size: Words, turn: Words, minimum: Any) -> Words:
     return minimum(turn, turn - size)
 
 
-def scaled_hash(line: Words, size: Words, key: Key) -> Words:
-    """A hash of each word, scaled to [0, size), for sizes to 2^16.
+def _turn(line: Words, size: Words, line_bits: Words, key: Key) -> Words:
+    """A hash of each line, scaled to [0, size), where `size` is at most 2^line_bits.
 
-    The hash h becomes floor(h size / 2^32), in halves: `lax.mulhi` does not compile for sharded
-    arrays, and a remainder costs a division.
+    It is floor(h size / 2^w), with as many bits w of the hash as let the product fit in a word:
+    `lax.mulhi` does not compile for sharded arrays, and a remainder costs a division.
     """
     added, factor = key
-    hashed = (line + added) * factor
-    hashed ^= hashed >> 16
-    hashed *= _FACTORS[1]
-    low = hashed & _LOW_HALF
-    low *= size
-    low >>= 16
-    hashed >>= 16
-    hashed *= size
-    hashed += low
-    hashed >>= 16
-    return hashed
+    turn = (line + added) * factor
+    turn ^= turn >> 16
+    turn *= _FACTORS[1]
+    turn >>= line_bits
+    turn *= size
+    turn >>= np.uint32(32) - line_bits
+    return turn
 
 
 def permute_one(index: int, length: int, keys: Iterable[Key]) -> int:
     """`permute` of a single index, in plain ints: ten times as fast as arrays of one element."""
     last = length - 1
-    bits = last.bit_length() >> 1
-    width = 1 << bits
-    row, column = index >> bits, index & (width - 1)
-    second_factor = int(_FACTORS[1])
+    column_bits = last.bit_length() >> 1
+    line_bits = last.bit_length() - column_bits
+    width, second_factor = 1 << column_bits, int(_FACTORS[1])
+    row, column = index >> column_bits, index & (width - 1)
     for number, (added, factor) in enumerate(keys):
         line = row if number % 2 else column
         hashed = (line + int(added)) * int(factor) & 0xFFFFFFFF
-        hashed = (hashed ^ (hashed >> 16)) * second_factor & 0xFFFFFFFF
+        hashed = ((hashed ^ (hashed >> 16)) * second_factor & 0xFFFFFFFF) >> line_bits
         if number % 2 == 0:
-            size = ((last - column) >> bits) + 1
-            row = (row + (hashed * size >> 32)) % size
+            size = ((last - column) >> column_bits) + 1
+            row = (row + (hashed * size >> (32 - line_bits))) % size
         else:
-            size = min(width, length - (row << bits))
-            column = (column + (hashed * size >> 32)) % size
-    return (row << bits) | column
+            size = min(width, length - (row << column_bits))
+            column = (column + (hashed * size >> (32 - line_bits))) % size
+    return (row << column_bits) | column
 
 
-def half_bits(last: Words) -> Words:
-    """Half the bits of each number, rounded down."""
-    if isinstance(last, jax.Array):
-        return (np.uint32(32) - jax.lax.clz(last)) >> 1
+def num_bits(word: Words) -> Words:
+    """The bits of each word, from its highest one on."""
+    if isinstance(word, jax.Array):
+        return np.uint32(32) - jax.lax.clz(word)
     # A double holds a word without rounding, so its exponent is the number of bits.
-    return (np.frexp(np.asarray(last, np.float64))[1] >> 1).astype(np.uint32)
+    return np.frexp(np.asarray(word, np.float64))[1].astype(np.uint32)

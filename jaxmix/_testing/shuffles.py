@@ -57,7 +57,7 @@ def assert_shuffled(order: Any, length: int) -> None:
       >>> assert_shuffled(np.arange(1000), 1000)
       Traceback (most recent call last):
         ...
-      AssertionError: lag correlation at lag 1 is 0.997, 31.5 sigma from random (at most 6 allowed)
+      AssertionError: lag correlation at lag 1 is 0.998, 31.6 sigma from random (at most 6 allowed)
     """
     length = whole_number("length", length, MIN_ENTRIES)
     if callable(order):

@@ -142,7 +142,7 @@ def test_the_largest_length_leaves_room_for_a_block():
 
 def test_the_bits_are_those_of_the_release():
     order = shuffle_index(np.arange(8), 1000, 1, block=BlockShuffle(16, 4))
-    assert order.tolist() == [352, 95, 87, 361, 358, 407, 413, 304]
+    assert order.tolist() == [552, 729, 547, 723, 733, 550, 559, 59]
 
 
 @pytest.mark.parametrize(

@@ -64,21 +64,18 @@ def test_another_length_has_another_order():
             assert np.sum(one == other) < 10
 
 
-def test_the_bits_are_those_of_the_release():
-    assert shuffle_index(np.arange(10), 10, 0).tolist() == [7, 8, 3, 6, 5, 9, 4, 2, 0, 1]
-    assert shuffle_index(np.arange(10, 20), 10, 0).tolist() == [7, 0, 2, 8, 5, 4, 9, 3, 1, 6]
-    assert shuffle_index(np.arange(5), 10**6, 42).tolist() == [
-        256550,
-        268340,
-        847504,
-        381833,
-        642682,
-    ]
-    assert shuffle_index(np.arange(3), LARGEST, LARGEST, epoch=7).tolist() == [
-        186578863,
-        4212716005,
-        1250544194,
-    ]
+@pytest.mark.parametrize(
+    "first, count, length, seed, epoch, rows",
+    [
+        (0, 10, 10, 0, 0, [8, 4, 5, 7, 2, 3, 1, 6, 0, 9]),
+        (10, 10, 10, 0, 0, [8, 7, 5, 0, 4, 2, 1, 9, 3, 6]),
+        (0, 5, 10**6, 42, 0, [490665, 277622, 650204, 802437, 665663]),
+        (0, 3, LARGEST, LARGEST, 7, [3312837942, 2729970768, 1843262524]),
+    ],
+)
+def test_the_bits_are_those_of_the_release(first, count, length, seed, epoch, rows):
+    position = np.arange(first, first + count)
+    assert shuffle_index(position, length, seed, epoch=epoch).tolist() == rows
 
 
 def test_positions_past_the_end_are_of_the_next_epochs():
@@ -126,6 +123,17 @@ def test_the_rows_of_several_sources_come_in_one_call():
         mine = source == k
         alone = shuffle_index(position[mine], int(lengths[k]), int(seeds[k]), epoch=int(epochs[k]))
         assert rows[mine].tolist() == alone.tolist()
+
+
+def test_any_of_the_numbers_may_be_an_array():
+    rows = [shuffle_index(p, 97, 1, epoch=2) for p in (5, 300)]
+    several = np.array([5, 300])
+    assert shuffle_index(several, 97, 1, epoch=2).tolist() == rows
+    assert shuffle_index(5, np.array([97, 97]), 1, epoch=2).tolist() == [rows[0]] * 2
+    assert shuffle_index(5, 97, np.array([1, 1]), epoch=2).tolist() == [rows[0]] * 2
+    assert shuffle_index(5, 97, 1, epoch=np.array([2, 2])).tolist() == [rows[0]] * 2
+    assert shuffle_index(several[:, None], 97, 1, epoch=np.array([[2, 2]])).T.tolist() == [rows] * 2
+    assert shuffle_index(jnp.array([5, 300]), 97, np.array([1, 1]), epoch=2).tolist() == rows
 
 
 @pytest.mark.parametrize("block, max_devices", [(None, 8), (BlockShuffle(16, 4), 1)])

@@ -1,0 +1,1 @@
+"""Adaptive weights: the mix learns from what training sees. Private; names are public in `jaxmix`."""

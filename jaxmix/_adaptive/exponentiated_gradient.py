@@ -1,0 +1,81 @@
+"""Exponentiated gradient: a source with a higher score gains weight by a factor."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmix._adaptive.log_weights import log_of, read_prior, reweigh, weights_of
+from jaxmix._adaptive.mixer import Mixer, check_state, observed
+from jaxmix._adaptive.two_words import Pair
+from jaxmix._checks import real_number, whole_number
+from jaxmix._types import Array, ArrayLike
+
+
+class ExponentiatedGradientState(NamedTuple):
+    """The logarithm of each weight, in two words."""
+
+    log_weights: Pair
+
+
+def exponentiated_gradient(
+    num_sources: int, learning_rate: float, prior: ArrayLike | None = None
+) -> Mixer:
+    """Return a mixer that gives more weight to sources with higher scores.
+
+    `w_k <- w_k exp(learning_rate score_k)`, brought back to the sum that these weights had before.
+    Only sources that were seen with a finite score take part; the others keep their weight to the
+    bit, so the seen ones share out among themselves what they had together. A score is relative:
+    adding the same number to all scores changes nothing.
+
+    With losses as scores this is the update of group DRO (Sagawa et al. 2020, arXiv:1911.08731),
+    with losses in excess of a reference model's that of DoReMi (Xie et al. 2023,
+    arXiv:2305.10429). If the same source stays the hardest its weight goes to 1: see
+    `floor_weights`.
+
+    Args:
+      num_sources: K (static).
+      learning_rate: the factor of the scores, `>= 0`.
+      prior: [K] on the simplex, the first weights; uniform by default. A source of prior 0 keeps
+        weight 0.
+
+    Returns:
+      A mixer: `init() -> state`, `update(state, scores, seen=None) -> state`,
+      `mixer(state) -> float32 [K]`. `seen` is bool, or the rows of each source.
+
+    Raises:
+      ValueError, TypeError: fewer than one source, a negative learning rate, a prior off the
+        simplex; in `update`, scores of another shape than [K].
+
+    Example:
+      >>> import jaxmix
+      >>> mixer = jaxmix.exponentiated_gradient(num_sources=3, learning_rate=1.0)
+      >>> state = mixer.update(mixer.init(), [1.5, 0.5, float("nan")])
+      >>> [round(float(w), 3) for w in mixer(state)]
+      [0.487, 0.179, 0.333]
+    """
+    num_sources = whole_number("num_sources", num_sources, 1)
+    rate = np.float32(real_number("learning_rate", learning_rate, 0.0))
+    start = read_prior(prior, num_sources)
+
+    def init() -> ExponentiatedGradientState:
+        return ExponentiatedGradientState(log_of(start))
+
+    def update(
+        state: Any,
+        scores: ArrayLike,
+        seen: ArrayLike | None = None,
+        *,
+        weights: ArrayLike | None = None,
+    ) -> ExponentiatedGradientState:
+        del weights  # the scores say all
+        check_state(state, ExponentiatedGradientState)
+        values, rows = observed(scores, seen, num_sources)
+        among = (rows > 0) & jnp.asarray(start > 0)
+        return ExponentiatedGradientState(reweigh(state.log_weights, rate * values, among))
+
+    def weights(state: Any) -> Array:
+        check_state(state, ExponentiatedGradientState)
+        return weights_of(state.log_weights)
+
+    return Mixer(init, update, weights)

@@ -1,0 +1,77 @@
+"""A limit on how far the weights move in one update: the mix changes in small increments."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmix._adaptive.mixer import Mixer, State, check_state, count_sources
+from jaxmix._adaptive.two_words import Pair, add, pair_of, select
+from jaxmix._checks import real_number
+from jaxmix._types import Array, ArrayLike
+
+SMALLEST = 1e-6
+"""Smaller increments are lost in the rounding of float32 weights."""
+
+
+class LimitChangeState(NamedTuple):
+    """The state of the wrapped mixer, and the weights [K] reached so far in two words."""
+
+    inner: State
+    reached: Pair
+
+
+def limit_change(mixer: Mixer, max_increment: float) -> Mixer:
+    """Return a mixer that follows another one by at most `max_increment` in each update.
+
+    `|w_k(t + 1) - w_k(t)| <= max_increment` for every source. The whole move is scaled, not each
+    entry, so the weights stay on the simplex. Where the limit doesn't bind, the weights are the
+    wrapped mixer's to the bit. The weight of a source that is no longer seen still moves to them.
+
+    Args:
+      mixer: the mixer to follow.
+      max_increment: in [1e-6, 1].
+
+    Returns:
+      A mixer, as `exponentiated_gradient` is.
+
+    Raises:
+      ValueError, TypeError: a limit outside [1e-6, 1], something that is no mixer.
+
+    Example:
+      >>> import jaxmix
+      >>> mixer = jaxmix.exponentiated_gradient(num_sources=2, learning_rate=100.0)
+      >>> mixer = jaxmix.limit_change(mixer, max_increment=0.01)
+      >>> state = mixer.update(mixer.init(), [1.0, 0.0])
+      >>> [round(float(w), 3) for w in mixer(state)]
+      [0.51, 0.49]
+    """
+    count_sources(mixer)
+    limit = real_number("max_increment", max_increment, SMALLEST, 1.0)
+    usable = np.float32(limit - 2.0**-23)  # weights are rounded before the move and after it
+
+    def init() -> LimitChangeState:
+        inner = mixer.init()
+        return LimitChangeState(inner, pair_of(mixer(inner)))
+
+    def update(
+        state: Any,
+        scores: ArrayLike,
+        seen: ArrayLike | None = None,
+        *,
+        weights: ArrayLike | None = None,
+    ) -> LimitChangeState:
+        drawn_by = weights_at(state) if weights is None else weights
+        inner = mixer.update(state.inner, scores, seen, weights=drawn_by)
+        target = pair_of(mixer(inner))
+        left = target.high - state.reached.high - state.reached.low
+        longest = jnp.max(jnp.abs(left))
+        near = longest <= usable
+        moved = add(state.reached, left * (usable / jnp.maximum(longest, usable)))
+        return LimitChangeState(inner, select(near, target, moved))
+
+    def weights_at(state: Any) -> Array:
+        check_state(state, LimitChangeState)
+        return state.reached.high
+
+    return Mixer(init, update, weights_at)

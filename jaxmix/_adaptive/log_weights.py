@@ -1,0 +1,75 @@
+"""Weights kept as logarithms: multiplied for ever, they neither overflow nor leave the simplex."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmix._adaptive.two_words import Pair, add, select
+from jaxmix._checks import is_concrete, need
+from jaxmix._types import Array
+
+FAR = 1e30
+"""The bound of every logarithm and push. `exp(-FAR)` is 0, and sums of a few stay finite."""
+
+SLACK = 2.0**-21
+"""How far from 1 the sum of the weights may be before it is mended."""
+
+TOLERANCE = 1e-4
+"""How far the sum of a prior may be from 1, as for all known weights."""
+
+
+def read_prior(prior: Any, num_sources: int) -> np.ndarray:
+    """The prior as float64 [K] with the sum 1, uniform for None; ValueError off the simplex."""
+    if prior is None:
+        return np.full(num_sources, 1.0 / num_sources)
+    need(is_concrete(prior), "prior", "known on the host, not traced", prior, TypeError)
+    array = np.asarray(prior)
+    is_real = array.dtype.kind in "fiu" or jnp.issubdtype(array.dtype, jnp.floating)
+    need(is_real, "prior", "numbers on the simplex", prior, TypeError)
+    array = array.astype(np.float64)
+    need(array.shape == (num_sources,), "prior", f"of shape ({num_sources},)", array.shape)
+    inside = bool(np.all(np.isfinite(array) & (array >= 0)))
+    need(inside, "prior", "finite and >= 0, with the sum 1", array.tolist())
+    total = float(array.sum())
+    need(abs(total - 1.0) <= TOLERANCE, "prior", f"of sum 1 (within {TOLERANCE:g})", total)
+    return array / total
+
+
+def log_of(prior: np.ndarray) -> Pair:
+    """The logarithms of a prior, -FAR for 0."""
+    logs = np.log(prior, out=np.full_like(prior, -FAR), where=prior > 0)
+    high = logs.astype(np.float32)
+    return Pair(jnp.asarray(high), jnp.asarray((logs - high).astype(np.float32)))
+
+
+def weights_of(logs: Pair) -> Array:
+    """The weights [K]: their sum is 1 but for rounding, see `reweigh`."""
+    return jnp.exp(logs.high) * (1.0 + logs.low)
+
+
+def reweigh(logs: Pair, push: Array, among: Array) -> Pair:
+    """Multiply weights by `exp(push)`, and bring them to the sum that they had before.
+
+    Only those in `among` (bool [K]) take part, all others keep their bits. When rounding has moved
+    the sum of all away from 1, those that take part are given what is missing, in proportion.
+    """
+    push = jnp.where(among, jnp.clip(push, -FAR, FAR), 0.0)
+    pushed = add(logs, push)
+    # All maxima in one reduction and all sums in another, as each costs more than its arithmetic.
+    rows = jnp.stack([logs.high, push, pushed.high])
+    top, top_push, top_pushed = jnp.max(rows, axis=1, initial=-jnp.inf, where=among[None])
+    any_takes_part = top > -jnp.inf
+    share = jnp.where(among, jnp.exp(logs.high - top), 0.0)
+    grown = jnp.where(among, jnp.exp(pushed.high - top_pushed), 0.0)
+    terms = [weights_of(logs), share, grown, share * jnp.expm1(push - top_push)]
+    total, shares, growns, differences = jnp.sum(jnp.stack(terms), axis=1)
+    # The growth of the sum of those that take part. For small pushes the difference of two
+    # logarithms is mostly rounding, which would add up over updates.
+    mean = differences / shares
+    far = (top_pushed - top) + jnp.log(growns / shares)
+    growth = jnp.where(mean > -0.5, top_push + jnp.log1p(mean), far)
+    missing = jnp.where(jnp.abs(1.0 - total) > SLACK, 1.0 - total, 0.0)
+    moved = add(pushed, jnp.where(any_takes_part, missing - growth, 0.0))
+    bounded = Pair(jnp.maximum(moved.high, -FAR), moved.low)
+    return select(among, bounded, logs)

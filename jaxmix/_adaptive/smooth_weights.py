@@ -1,0 +1,70 @@
+"""Smoothing: the running mean of a mixer's weights over its updates."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxmix._adaptive.mixer import Mixer, State, check_state, count_sources
+from jaxmix._adaptive.two_words import Pair, add, pair_of
+from jaxmix._checks import need, real_number
+from jaxmix._types import Array, ArrayLike
+
+
+class SmoothWeightsState(NamedTuple):
+    """The state of the wrapped mixer, and the mean [K] of its weights in two words."""
+
+    inner: State
+    mean: Pair
+
+
+def smooth_weights(mixer: Mixer, decay: float) -> Mixer:
+    """Return a mixer whose weights are the running mean of another mixer's.
+
+    `m <- m + (1 - decay) (w - m)` at each update, from the first weights on. A change reaches half
+    its size after `log(0.5) / log(decay)` updates. The weight of a source that is no longer seen
+    still moves to the wrapped mixer's.
+
+    Args:
+      mixer: the mixer to smooth.
+      decay: in [0, 1); 0 smooths nothing.
+
+    Returns:
+      A mixer, as `exponentiated_gradient` is.
+
+    Raises:
+      ValueError, TypeError: a decay outside [0, 1), something that is no mixer.
+
+    Example:
+      >>> import jaxmix
+      >>> mixer = jaxmix.exponentiated_gradient(num_sources=2, learning_rate=100.0)
+      >>> mixer = jaxmix.smooth_weights(mixer, decay=0.9)
+      >>> state = mixer.update(mixer.init(), [1.0, 0.0])
+      >>> [round(float(w), 3) for w in mixer(state)]
+      [0.55, 0.45]
+    """
+    count_sources(mixer)
+    kept = real_number("decay", decay, 0.0, 1.0)
+    need(kept < 1.0, "decay", "below 1", decay)
+    share = np.float32(1.0 - kept)
+
+    def init() -> SmoothWeightsState:
+        inner = mixer.init()
+        return SmoothWeightsState(inner, pair_of(mixer(inner)))
+
+    def update(
+        state: Any,
+        scores: ArrayLike,
+        seen: ArrayLike | None = None,
+        *,
+        weights: ArrayLike | None = None,
+    ) -> SmoothWeightsState:
+        drawn_by = weights_at(state) if weights is None else weights
+        inner = mixer.update(state.inner, scores, seen, weights=drawn_by)
+        left = mixer(inner) - state.mean.high - state.mean.low
+        return SmoothWeightsState(inner, add(state.mean, share * left))
+
+    def weights_at(state: Any) -> Array:
+        check_state(state, SmoothWeightsState)
+        return state.mean.high
+
+    return Mixer(init, update, weights_at)

@@ -1,1 +1,1 @@
-"""Adaptive weights: the mix learns from what training sees. Private; names are public in `jaxmix`."""
+"""Adaptive weights: mixers, whose weights follow what training sees."""

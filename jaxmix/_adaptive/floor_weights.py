@@ -4,7 +4,7 @@ import numpy as np
 
 from jaxmix._adaptive.mixer import Mixer, State, count_sources
 from jaxmix._checks import need, real_number
-from jaxmix._types import Array
+from jaxmix._types import Array, ArrayLike
 
 
 def floor_weights(mixer: Mixer, minimum: float) -> Mixer:
@@ -39,11 +39,21 @@ def floor_weights(mixer: Mixer, minimum: float) -> Mixer:
     needed = f"at most 1 / {num_sources}, as there are {num_sources} sources"
     need(floor * num_sources <= 1.0 + 1e-9, "minimum", needed, minimum)
     low = np.float32(floor)
-    if low < floor:
+    if float(low) < floor:
         low = np.nextafter(low, np.float32(1.0))
     rest = np.float32(max(0.0, 1.0 - num_sources * float(low)))
+
+    def update(
+        state: State,
+        scores: ArrayLike,
+        seen: ArrayLike | None = None,
+        *,
+        weights: ArrayLike | None = None,
+    ) -> State:
+        drawn_by = weights_at(state) if weights is None else weights
+        return mixer.update(state, scores, seen, weights=drawn_by)
 
     def weights_at(state: State) -> Array:
         return low + rest * mixer(state)
 
-    return Mixer(mixer.init, mixer.update, weights_at)
+    return Mixer(mixer.init, update, weights_at)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmix._adaptive.mixer import Mixer, State, check_state, count_sources
-from jaxmix._adaptive.two_words import Pair, add, pair_of, select
+from jaxmix._adaptive.two_words import Pair, approach, pair_of
 from jaxmix._checks import real_number
 from jaxmix._types import Array, ArrayLike
 
@@ -63,12 +63,10 @@ def limit_change(mixer: Mixer, max_increment: float) -> Mixer:
     ) -> LimitChangeState:
         drawn_by = weights_at(state) if weights is None else weights
         inner = mixer.update(state.inner, scores, seen, weights=drawn_by)
-        target = pair_of(mixer(inner))
-        left = target.high - state.reached.high - state.reached.low
-        longest = jnp.max(jnp.abs(left))
-        near = longest <= usable
-        moved = add(state.reached, left * (usable / jnp.maximum(longest, usable)))
-        return LimitChangeState(inner, select(near, target, moved))
+        target = mixer(inner)
+        longest = jnp.max(jnp.abs(target - state.reached.high))
+        share = usable / jnp.maximum(longest, usable)
+        return LimitChangeState(inner, approach(state.reached, target, share))
 
     def weights_at(state: Any) -> Array:
         check_state(state, LimitChangeState)

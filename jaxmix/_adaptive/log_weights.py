@@ -12,8 +12,8 @@ from jaxmix._types import Array
 FAR = 1e30
 """The bound of every logarithm and push. `exp(-FAR)` is 0, and sums of a few stay finite."""
 
-SLACK = 2.0**-21
-"""How far from 1 the sum of the weights may be before it is mended."""
+SLACK = 2.0**-22
+"""How far from 1 the sum may be before it is mended; mended at each update, its noise adds up."""
 
 TOLERANCE = 1e-4
 """How far the sum of a prior may be from 1, as for all known weights."""
@@ -54,22 +54,24 @@ def reweigh(logs: Pair, push: Array, among: Array) -> Pair:
     Only those in `among` (bool [K]) take part, all others keep their bits. When rounding has moved
     the sum of all away from 1, those that take part are given what is missing, in proportion.
     """
-    push = jnp.where(among, jnp.clip(push, -FAR, FAR), 0.0)
-    pushed = add(logs, push)
-    # All maxima in one reduction and all sums in another, as each costs more than its arithmetic.
-    rows = jnp.stack([logs.high, push, pushed.high])
-    top, top_push, top_pushed = jnp.max(rows, axis=1, initial=-jnp.inf, where=among[None])
+    push = jnp.where(among, jnp.clip(push, -FAR, FAR), -FAR)
+    less = jnp.where(among, push - jnp.max(push), 0.0)  # a common push changes nothing
+    pushed = add(logs, less)
+    # Maxima in one reduction and sums in another, as each costs more than its arithmetic.
+    highs = jnp.stack([logs.high, pushed.high])
+    top, top_pushed = jnp.max(highs, axis=1, initial=-jnp.inf, where=among[None])
     any_takes_part = top > -jnp.inf
     share = jnp.where(among, jnp.exp(logs.high - top), 0.0)
     grown = jnp.where(among, jnp.exp(pushed.high - top_pushed), 0.0)
-    terms = [weights_of(logs), share, grown, share * jnp.expm1(push - top_push)]
+    terms = [weights_of(logs), share, grown, share * jnp.expm1(less)]
     total, shares, growns, differences = jnp.sum(jnp.stack(terms), axis=1)
-    # The growth of the sum of those that take part. For small pushes the difference of two
+    # How the sum of those that take part has grown. For small pushes the difference of two
     # logarithms is mostly rounding, which would add up over updates.
     mean = differences / shares
-    far = (top_pushed - top) + jnp.log(growns / shares)
-    growth = jnp.where(mean > -0.5, top_push + jnp.log1p(mean), far)
+    is_near = mean > -0.5
+    fall = jnp.where(any_takes_part & ~is_near, top - top_pushed, 0.0)
+    growth = jnp.where(is_near, jnp.log1p(mean), jnp.log(growns / shares))
     missing = jnp.where(jnp.abs(1.0 - total) > SLACK, 1.0 - total, 0.0)
-    moved = add(pushed, jnp.where(any_takes_part, missing - growth, 0.0))
+    moved = add(add(pushed, fall), jnp.where(any_takes_part, missing - growth, 0.0))
     bounded = Pair(jnp.maximum(moved.high, -FAR), moved.low)
     return select(among, bounded, logs)

@@ -97,6 +97,8 @@ def counts_rows(seen: Any) -> bool:
 
 def as_vector(name: str, values: Any, num_sources: int, *, bools: bool = False) -> Array:
     """Real numbers [K] as float32; with `bools` also [K] of bool, and no number below 0."""
+    if isinstance(values, list | tuple) and any(isinstance(value, jax.Array) for value in values):
+        values = jnp.stack([jnp.asarray(value, jnp.float32) for value in values])
     array = values if isinstance(values, jax.Array) else np.asarray(values)
     real = jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)
     needed = f"{num_sources} numbers, one for each source"

@@ -2,10 +2,10 @@
 
 from typing import Any, NamedTuple
 
-import numpy as np
+import jax.numpy as jnp
 
 from jaxmix._adaptive.mixer import Mixer, State, check_state, count_sources
-from jaxmix._adaptive.two_words import Pair, add, pair_of
+from jaxmix._adaptive.two_words import Pair, approach, pair_of
 from jaxmix._checks import need, real_number
 from jaxmix._types import Array, ArrayLike
 
@@ -45,7 +45,7 @@ def smooth_weights(mixer: Mixer, decay: float) -> Mixer:
     count_sources(mixer)
     kept = real_number("decay", decay, 0.0, 1.0)
     need(kept < 1.0, "decay", "below 1", decay)
-    share = np.float32(1.0 - kept)
+    share = 1.0 - kept
 
     def init() -> SmoothWeightsState:
         inner = mixer.init()
@@ -60,8 +60,7 @@ def smooth_weights(mixer: Mixer, decay: float) -> Mixer:
     ) -> SmoothWeightsState:
         drawn_by = weights_at(state) if weights is None else weights
         inner = mixer.update(state.inner, scores, seen, weights=drawn_by)
-        left = mixer(inner) - state.mean.high - state.mean.low
-        return SmoothWeightsState(inner, add(state.mean, share * left))
+        return SmoothWeightsState(inner, approach(state.mean, mixer(inner), jnp.float32(share)))
 
     def weights_at(state: Any) -> Array:
         check_state(state, SmoothWeightsState)

@@ -32,3 +32,16 @@ def select(condition: Array, one: Pair, other: Pair) -> Pair:
     """`one` where the condition holds, else `other`."""
     high = jnp.where(condition, one.high, other.high)
     return Pair(high, jnp.where(condition, one.low, other.low))
+
+
+def approach(number: Pair, target: Array, share: Array) -> Pair:
+    """`number` moved to `target` by a share in [0, 1] of what is left; all of it is exact.
+
+    `high` stays between the two, so it keeps every bound that both of them keep.
+    """
+    left = target - number.high - number.low
+    moved = add(number, share * left)
+    low, high = jnp.minimum(number.high, target), jnp.maximum(number.high, target)
+    held = jnp.clip(moved.high, low, high)
+    kept = Pair(held, jnp.where(held == moved.high, moved.low, 0.0))
+    return select(share >= 1.0, pair_of(target), kept)

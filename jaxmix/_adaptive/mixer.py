@@ -71,7 +71,7 @@ def count_sources(mixer: Any) -> int:
 
 def check_state(state: Any, kind: type) -> None:
     """Raise unless the state is of the kind that the mixer's `init` gives."""
-    needed = f"a {kind.__name__}, as `init` gives (restore into it as the target)"
+    needed = f"of type {kind.__name__}, as `init` gives (restore a checkpoint into that)"
     need(isinstance(state, kind), "state", needed, type(state).__name__, TypeError)
 
 

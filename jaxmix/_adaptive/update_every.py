@@ -19,19 +19,19 @@ from jaxmix._adaptive.two_words import Pair, add, pair_of
 from jaxmix._checks import whole_number
 from jaxmix._types import Array, ArrayLike
 
+TINY = np.float32(1e-30)
+
 
 class UpdateEveryState(NamedTuple):
     """The state of the wrapped mixer, and what came since its last update.
 
-    `calls`: int32 scalar. The others are [K], in two words: `total`, the scores times their rows;
-    `rows`; and `expected`, the rows that the weights led to expect.
+    `calls`: int32 scalar. `sums`: [3, K] in two words, of the scores times their rows, of the rows,
+    and of the rows that were to be expected from the weights.
     """
 
     inner: State
     calls: Array
-    total: Pair
-    rows: Pair
-    expected: Pair
+    sums: Pair
 
 
 def update_every(mixer: Mixer, n: int) -> Mixer:
@@ -64,11 +64,12 @@ def update_every(mixer: Mixer, n: int) -> Mixer:
     num_sources = count_sources(mixer)
     n = whole_number("n", n, 1)
 
-    def none() -> Pair:
-        return pair_of(jnp.zeros(num_sources, jnp.float32))
+    def waiting_for(inner: State) -> UpdateEveryState:
+        nothing = pair_of(jnp.zeros((3, num_sources), jnp.float32))
+        return UpdateEveryState(inner, jnp.zeros((), jnp.int32), nothing)
 
     def init() -> UpdateEveryState:
-        return UpdateEveryState(mixer.init(), jnp.zeros((), jnp.int32), none(), none(), none())
+        return waiting_for(mixer.init())
 
     def update(
         state: Any,
@@ -81,18 +82,13 @@ def update_every(mixer: Mixer, n: int) -> Mixer:
         if weights is not None:
             drawn_by = as_vector("weights", weights, num_sources)
         values, came = observed(scores, seen, num_sources)
-        total = add(state.total, values * came)
-        rows = add(state.rows, came)
-        expected = add(state.expected, drawn_by * came.sum())
-        means = total.high / jnp.maximum(rows.high, np.float32(1e-30))
-        asked = expected.high / jnp.maximum(expected.high.sum(), np.float32(1e-30))
-        given = rows.high if counts_rows(seen) else rows.high > 0
-        due = UpdateEveryState(
-            mixer.update(state.inner, means, given, weights=asked),
-            jnp.zeros((), jnp.int32),
-            *(none(), none(), none()),
-        )
-        waiting = UpdateEveryState(state.inner, state.calls + 1, total, rows, expected)
+        sums = add(state.sums, jnp.stack([values * came, came, drawn_by * came.sum()]))
+        total, rows, expected = sums.high
+        means = total / jnp.maximum(rows, TINY)
+        asked = expected / jnp.maximum(expected.sum(), TINY)
+        given = rows if counts_rows(seen) else rows > 0
+        due = waiting_for(mixer.update(state.inner, means, given, weights=asked))
+        waiting = UpdateEveryState(state.inner, state.calls + 1, sums)
         is_due = waiting.calls >= n
         return jax.tree.map(lambda new, old: jnp.where(is_due, new, old), due, waiting)
 

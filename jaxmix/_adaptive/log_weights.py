@@ -52,7 +52,7 @@ def reweigh(logs: Pair, push: Array, among: Array) -> Pair:
     """Multiply weights by `exp(push)`, and bring them to the sum that they had before.
 
     Only those in `among` (bool [K]) take part, all others keep their bits. When rounding has moved
-    the sum of all away from 1, those that take part are given what is missing, in proportion.
+    the sum of all away from 1, those that take part mend their share of what is missing.
     """
     push = jnp.where(among, jnp.clip(push, -FAR, FAR), -FAR)
     less = jnp.where(among, push - jnp.max(push), 0.0)  # a common push changes nothing
@@ -63,15 +63,17 @@ def reweigh(logs: Pair, push: Array, among: Array) -> Pair:
     any_takes_part = top > -jnp.inf
     share = jnp.where(among, jnp.exp(logs.high - top), 0.0)
     grown = jnp.where(among, jnp.exp(pushed.high - top_pushed), 0.0)
-    terms = [weights_of(logs), share, grown, share * jnp.expm1(less)]
-    total, shares, growns, differences = jnp.sum(jnp.stack(terms), axis=1)
+    weights = weights_of(logs)
+    ours = jnp.where(among, weights, 0.0)
+    terms = jnp.stack([weights, ours, share, grown, share * jnp.expm1(less)])
+    total, our_total, shares, growns, differences = jnp.sum(terms, axis=1)
     # How the sum of those that take part has grown. For small pushes the difference of two
     # logarithms is mostly rounding, which would add up over updates.
     mean = differences / shares
     is_near = mean > -0.5
     fall = jnp.where(any_takes_part & ~is_near, top - top_pushed, 0.0)
     growth = jnp.where(is_near, jnp.log1p(mean), jnp.log(growns / shares))
-    missing = jnp.where(jnp.abs(1.0 - total) > SLACK, 1.0 - total, 0.0)
+    missing = jnp.where(jnp.abs(1.0 - total) > SLACK, (1.0 - total) * our_total, 0.0)
     moved = add(add(pushed, fall), jnp.where(any_takes_part, missing - growth, 0.0))
     bounded = Pair(jnp.maximum(moved.high, -FAR), moved.low)
     return select(among, bounded, logs)

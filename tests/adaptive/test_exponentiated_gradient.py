@@ -105,6 +105,22 @@ def test_200_000_partial_updates_are_the_formula_in_float64():
     np.testing.assert_allclose(mixer(state), weights, rtol=1e-5, atol=0)
 
 
+def test_a_sum_that_rounding_moved_is_mended_by_those_that_hold_it():
+    mixer = exponentiated_gradient(3, 1.0, [0.6, 0.399999, 0.000001])
+    logs = mixer.init().log_weights
+    state = mixer.init()._replace(log_weights=logs._replace(high=logs.high + 1e-5))
+    none, one = jnp.zeros(3), jnp.array([False, False, True])
+
+    def updated(state, seen, times):
+        state = jax.lax.fori_loop(0, times, lambda _, s: mixer.update(s, none, seen), state)
+        return np.asarray(mixer(state), np.float64)
+
+    few = updated(state, one, 10**5)  # a small source can't mend it, and must not grow by trying
+    assert abs(few.sum() - 1) > 9e-6
+    np.testing.assert_allclose(few[2], mixer(state)[2], rtol=2e-6)
+    assert abs(updated(state, jnp.array([True, True, False]), 3).sum() - 1) < 2.0**-21
+
+
 def test_constant_scores_give_the_softmax_of_their_sum():
     scores = np.array([0.3, -0.2, 0.1], np.float32)
     mixer = exponentiated_gradient(3, 0.1, [0.2, 0.5, 0.3])

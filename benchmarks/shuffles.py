@@ -20,9 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from in_jit import KEY, compare, in_turn
 
-from jaxmix._mixing.block_shuffle import BlockShuffle
-from jaxmix._mixing.shuffle import shuffle_index
-from jaxmix._testing.shuffles import assert_shuffled
+from jaxmix import BlockShuffle, shuffle_index
+from jaxmix.testing import assert_shuffled
 
 LENGTH = 1_000_003
 NUM_ROWS = 65_536

@@ -22,9 +22,7 @@ from anneal_digits import load_domains, mean_se, split
 from tqdm import tqdm
 
 import jaxmix
-from jaxmix._adaptive.exponentiated_gradient import exponentiated_gradient
-from jaxmix._adaptive.floor_weights import floor_weights
-from jaxmix._adaptive.smooth_weights import smooth_weights
+from jaxmix import exponentiated_gradient, floor_weights, smooth_weights
 
 SOURCES = ["MNIST", "digits", "noisy MNIST", "noisy digits"]
 K, BATCH, HIDDEN, NOISE, NUM_TEST = len(SOURCES), 64, 16, 0.3, 500

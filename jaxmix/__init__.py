@@ -3,11 +3,18 @@
 from importlib import metadata as _metadata
 
 from jaxmix import testing as testing
+from jaxmix._adaptive.exp3 import exp3
+from jaxmix._adaptive.exponentiated_gradient import exponentiated_gradient
+from jaxmix._adaptive.floor_weights import floor_weights
+from jaxmix._adaptive.limit_change import limit_change
+from jaxmix._adaptive.smooth_weights import smooth_weights
+from jaxmix._adaptive.update_every import update_every
 from jaxmix._feed.feed import PlanSelectionMap, PlanSource
 from jaxmix._feed.multihost import check_same_plan, local_shard
 from jaxmix._losses.interpolate import interpolate, mix_log_probs, mix_logits
 from jaxmix._losses.loss_fns import add_loss_fns, mix_loss_fns
 from jaxmix._losses.source_sums import SourceSums, source_sums
+from jaxmix._mixing.block_shuffle import BlockShuffle
 from jaxmix._mixing.draws import (
     bernoulli_sources,
     counted_sources,
@@ -18,6 +25,7 @@ from jaxmix._mixing.metrics import MixMetrics
 from jaxmix._mixing.pool import RowPool, draw_rows
 from jaxmix._mixing.rows import MixedBatch, mix_rows, select_rows
 from jaxmix._mixing.sampler import MixtureSampler
+from jaxmix._mixing.shuffle import shuffle_index
 from jaxmix._plan.plan import MixPlan
 from jaxmix._plan.timeline import PlannedRows
 from jaxmix._preview.plots import plot_schedules
@@ -54,6 +62,7 @@ except _metadata.PackageNotFoundError:  # used from a plain path
 
 __all__ = [
     "AnnealingReport",
+    "BlockShuffle",
     "MixMetrics",
     "MixPlan",
     "MixedBatch",
@@ -78,9 +87,13 @@ __all__ = [
     "cyclical_schedule",
     "dann_schedule",
     "draw_rows",
+    "exp3",
     "exponential_schedule",
+    "exponentiated_gradient",
+    "floor_weights",
     "interpolate",
     "inverse_sigmoid_schedule",
+    "limit_change",
     "local_shard",
     "make_schedule",
     "mix_log_probs",
@@ -92,7 +105,9 @@ __all__ = [
     "preview",
     "rescale_schedule",
     "select_rows",
+    "shuffle_index",
     "sigmoid_schedule",
+    "smooth_weights",
     "source_sums",
     "stack_schedules",
     "staged_schedule",
@@ -103,6 +118,7 @@ __all__ = [
     "token_share_schedule",
     "uniform_rows",
     "unimax_weights",
+    "update_every",
     "weights_at",
 ]
 

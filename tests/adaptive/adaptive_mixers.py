@@ -1,11 +1,13 @@
 """The mixers that every test of a promise runs over: each alone, and all wrappers together."""
 
-from jaxmix._adaptive.exp3 import exp3
-from jaxmix._adaptive.exponentiated_gradient import exponentiated_gradient
-from jaxmix._adaptive.floor_weights import floor_weights
-from jaxmix._adaptive.limit_change import limit_change
-from jaxmix._adaptive.smooth_weights import smooth_weights
-from jaxmix._adaptive.update_every import update_every
+from jaxmix import (
+    exp3,
+    exponentiated_gradient,
+    floor_weights,
+    limit_change,
+    smooth_weights,
+    update_every,
+)
 
 K = 4
 

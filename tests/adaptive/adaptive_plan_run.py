@@ -16,9 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmix
-from jaxmix._adaptive.exponentiated_gradient import exponentiated_gradient
-from jaxmix._adaptive.floor_weights import floor_weights
-from jaxmix._adaptive.update_every import update_every
+from jaxmix import exponentiated_gradient, floor_weights, update_every
 
 K, BATCH, N = 3, 16, 10
 MIXER = update_every(floor_weights(exponentiated_gradient(K, 2.0), 0.05), N)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxmix
-from jaxmix._adaptive.exponentiated_gradient import exponentiated_gradient
+from jaxmix import exponentiated_gradient
 
 NAN, INF = float("nan"), float("inf")
 SUM = 2.0**-19  # how far from 1 the sum of the weights may be: some roundings of float32

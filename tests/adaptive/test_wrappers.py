@@ -5,13 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmix._adaptive.exp3 import exp3
-from jaxmix._adaptive.exponentiated_gradient import exponentiated_gradient
-from jaxmix._adaptive.floor_weights import floor_weights
-from jaxmix._adaptive.limit_change import limit_change
+from jaxmix import (
+    exp3,
+    exponentiated_gradient,
+    floor_weights,
+    limit_change,
+    smooth_weights,
+    update_every,
+)
 from jaxmix._adaptive.mixer import Mixer
-from jaxmix._adaptive.smooth_weights import smooth_weights
-from jaxmix._adaptive.update_every import update_every
 
 SUM = 2.0**-19
 

@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmix._mixing.block_shuffle import BlockShuffle
-from jaxmix._mixing.shuffle import shuffle_index
-from jaxmix._testing.shuffles import assert_shuffled
+from jaxmix import BlockShuffle, shuffle_index
+from jaxmix.testing import assert_shuffled
 
 # Whole blocks and windows, a short last block, a short last window, one block, blocks of one row.
 SHAPES = [

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxmix._mixing.block_shuffle import BlockShuffle
-from jaxmix._mixing.shuffle import shuffle_index
+from jaxmix import BlockShuffle, shuffle_index
 from jaxmix.testing import assert_same_everywhere
 
 LARGEST = 2**32 - 1

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
+from jaxmix import shuffle_index
 from jaxmix._mixing import permutation, shuffle
-from jaxmix._mixing.shuffle import shuffle_index
 
 LENGTHS = [1000, 50_000, 10**6, 2**32 - 1]
 ENTRIES = 100_000

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from jaxmix._mixing.shuffle import shuffle_index
-from jaxmix._testing.shuffles import assert_shuffled
+from jaxmix import shuffle_index
+from jaxmix.testing import assert_shuffled
 
 
 def random_order(length, seed=0):

@@ -17,7 +17,8 @@ Words = Any
 Key = tuple[Words, Words]
 """The two words that decide a permutation."""
 
-# Numbers without a pattern in their bits; factors are odd.
+# Numbers without a pattern in their bits. Factors are odd; the round step is even, so that it keeps
+# a factor odd.
 _FACTORS = (np.uint32(0x21F0AAAD), np.uint32(0x735A2D97))
 _KEY_STEPS = (np.uint32(0xA511E9B3), np.uint32(0x63D83595), np.uint32(0x1B56C4E9))
 _ROUND_STEP = np.uint32(0x7F4A7C16)
@@ -41,7 +42,7 @@ def mix_key(left: Words, right: Words, word: Words) -> Key:
 
 
 def _scramble(word: Words) -> Words:
-    """A hash of each word, without collisions, in place where the array allows it."""
+    """A hash of each word, without collisions; it may overwrite an array of NumPy."""
     word ^= word >> 16
     word *= _FACTORS[0]
     word ^= word >> 15

@@ -50,8 +50,8 @@ def shuffle_index(
       several sources in one call. A JAX array may be traced, int32 or uint32.
 
     Returns:
-      The rows, in [0, length): an int for an int, int64 for NumPy. If any argument is a JAX array,
-      a JAX array of the dtype of `position`, or uint32 if `position` is none.
+      The rows, in [0, length): an int if all arguments are ints, int64 for NumPy. If any argument
+      is a JAX array, a JAX array: of the dtype of `position` if that is one, else uint32.
 
     Raises:
       ValueError, TypeError: numbers out of range or of another type. The values of traced arrays
@@ -62,8 +62,8 @@ def shuffle_index(
       >>> order = jaxmix.shuffle_index(np.arange(10), 10, seed=0)
       >>> sorted(order.tolist())
       [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
-      >>> jaxmix.shuffle_index(3, 10, seed=0) == order[3]
-      np.True_
+      >>> order.tolist() == [jaxmix.shuffle_index(p, 10, seed=0) for p in range(10)]
+      True
     """
     ok = block is None or isinstance(block, BlockShuffle)
     need(ok, "block", "a BlockShuffle or None", block, TypeError)

@@ -1,5 +1,7 @@
 """`assert_shuffled` passes random orders and names the fault of each kind of bad one."""
 
+from importlib.metadata import version
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,8 @@ def test_a_long_array_is_judged_to_its_end():
 @pytest.mark.parametrize("length", [50_000, 262_144, 10**6, 10**7])
 def test_the_shuffle_of_grain_0_2_18_fails(length):
     grain = pytest.importorskip("grain")
+    if version("grain") != "0.2.18":
+        pytest.skip("another version of grain")
     shuffled = grain.MapDataset.range(length).shuffle(42)
     order = np.array([shuffled[i] for i in range(50_000)])
     message = r"lag correlation at lag \d+ is -?0.\d+, \d+.\d sigma from random \(at most 6"

@@ -91,7 +91,7 @@ def exp3(
         return Exp3State(reweigh(state.log_weights, rate * estimate, jnp.asarray(start > 0)))
 
     def weights_at(state: Any) -> Array:
-        check_state(state, Exp3State)
+        check_state(state, Exp3State, (num_sources,))
         return kept * weights_of(state.log_weights) + jnp.asarray(base)
 
     return Mixer(init, update, weights_at)

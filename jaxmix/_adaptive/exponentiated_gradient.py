@@ -69,13 +69,13 @@ def exponentiated_gradient(
         weights: ArrayLike | None = None,
     ) -> ExponentiatedGradientState:
         del weights  # the scores say all
-        check_state(state, ExponentiatedGradientState)
+        check_state(state, ExponentiatedGradientState, (num_sources,))
         values, rows = observed(scores, seen, num_sources)
         among = (rows > 0) & jnp.asarray(start > 0)
         return ExponentiatedGradientState(reweigh(state.log_weights, rate * values, among))
 
     def weights(state: Any) -> Array:
-        check_state(state, ExponentiatedGradientState)
+        check_state(state, ExponentiatedGradientState, (num_sources,))
         return weights_of(state.log_weights)
 
     return Mixer(init, update, weights)

@@ -46,7 +46,7 @@ def limit_change(mixer: Mixer, max_increment: float) -> Mixer:
       >>> [round(float(w), 3) for w in mixer(state)]
       [0.51, 0.49]
     """
-    count_sources(mixer)
+    num_sources = count_sources(mixer)
     limit = real_number("max_increment", max_increment, SMALLEST, 1.0)
     usable = np.float32(limit - 2.0**-23)  # weights are rounded before the move and after it
 
@@ -69,7 +69,7 @@ def limit_change(mixer: Mixer, max_increment: float) -> Mixer:
         return LimitChangeState(inner, approach(state.reached, target, share))
 
     def weights_at(state: Any) -> Array:
-        check_state(state, LimitChangeState)
+        check_state(state, LimitChangeState, (num_sources,))
         return state.reached.high
 
     return Mixer(init, update, weights_at)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmix._adaptive.two_words import Pair
 from jaxmix._checks import is_concrete, need
 from jaxmix._types import Array, ArrayLike
 
@@ -69,10 +70,14 @@ def count_sources(mixer: Any) -> int:
     return weights.shape[0]
 
 
-def check_state(state: Any, kind: type) -> None:
-    """Raise unless the state is of the kind that the mixer's `init` gives."""
+def check_state(state: Any, kind: type, shape: tuple[int, ...]) -> None:
+    """Raise unless the state is of the kind and size that the mixer's `init` gives."""
     needed = f"of type {kind.__name__}, as `init` gives (restore a checkpoint into that)"
     need(isinstance(state, kind), "state", needed, type(state).__name__, TypeError)
+    for field in state:
+        if isinstance(field, Pair):
+            came = np.shape(field.high)
+            need(came == shape, "state", f"of arrays {shape}, as `init` gives", came)
 
 
 def observed(scores: Any, seen: Any, num_sources: int) -> tuple[Array, Array]:

@@ -42,7 +42,7 @@ def smooth_weights(mixer: Mixer, decay: float) -> Mixer:
       >>> [round(float(w), 3) for w in mixer(state)]
       [0.55, 0.45]
     """
-    count_sources(mixer)
+    num_sources = count_sources(mixer)
     kept = real_number("decay", decay, 0.0, 1.0)
     need(kept < 1.0, "decay", "below 1", decay)
     share = 1.0 - kept
@@ -63,7 +63,7 @@ def smooth_weights(mixer: Mixer, decay: float) -> Mixer:
         return SmoothWeightsState(inner, approach(state.mean, mixer(inner), jnp.float32(share)))
 
     def weights_at(state: Any) -> Array:
-        check_state(state, SmoothWeightsState)
+        check_state(state, SmoothWeightsState, (num_sources,))
         return state.mean.high
 
     return Mixer(init, update, weights_at)

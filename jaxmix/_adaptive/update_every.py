@@ -93,7 +93,7 @@ def update_every(mixer: Mixer, n: int) -> Mixer:
         return jax.tree.map(lambda new, old: jnp.where(is_due, new, old), due, waiting)
 
     def weights_at(state: Any) -> Array:
-        check_state(state, UpdateEveryState)
+        check_state(state, UpdateEveryState, (3, num_sources))
         return mixer(state.inner)
 
     return Mixer(init, update, weights_at)

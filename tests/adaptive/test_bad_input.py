@@ -115,6 +115,17 @@ def test_the_state_of_another_mixer_is_refused(mixer, call):
         call(mixer, jnp.ones(3))
 
 
+@pytest.mark.parametrize("wrap", [lambda m: m, lambda m: smooth_weights(m, 0.5)])
+def test_a_state_of_another_size_is_refused_and_not_broadcast(wrap):
+    mixer, one = wrap(EG), wrap(exponentiated_gradient(1, 1.0))
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * 8), mixer.init())  # as pmap has it
+    for state, shape in ((one.init(), r"\(1,\)"), (stacked, r"\(8, 3\)")):
+        with pytest.raises(ValueError, match=rf"state must be of arrays \(3,\).*got {shape}"):
+            mixer(state)
+        with pytest.raises(ValueError, match=rf"state must be of arrays \(3,\).*got {shape}"):
+            mixer.update(state, np.ones(3))
+
+
 def test_a_traced_prior_is_refused():
     with pytest.raises(TypeError, match="prior must be known on the host, not traced"):
         jax.jit(lambda prior: exponentiated_gradient(2, 1.0, prior).init())(jnp.ones(2) / 2)

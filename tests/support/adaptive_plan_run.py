@@ -40,7 +40,7 @@ def save(path, step, plan, params, state):
 
 def load(path, params, state):
     step, plan_state, weights, leaves = json.loads(path.read_text())
-    plan = jaxmix.MixPlan(weights, BATCH, start=plan_state)
+    plan = jaxmix.MixPlan(weights, BATCH, state=plan_state)
     like, structure = jax.tree.flatten((params, state))
     arrays = [jnp.asarray(value, leaf.dtype) for value, leaf in zip(leaves, like, strict=True)]
     return step, plan, *jax.tree.unflatten(structure, arrays)
@@ -59,7 +59,7 @@ def main(folder, num_steps):
         print(step, *(f"{k}:{i}" for k, i in zip(*rows, strict=True)), flush=True)
         params, state = train_step(params, state, rows.source)
         if (step + 1) % N == 0:
-            plan = jaxmix.MixPlan(np.asarray(MIXER(state)), BATCH, start=plan.state(step + 1))
+            plan = jaxmix.MixPlan(np.asarray(MIXER(state)), BATCH, state=plan.state(step + 1))
     print("weights", *np.asarray(MIXER(state)).tolist(), flush=True)
 
 

@@ -2,21 +2,19 @@
 
 Alone: a compiled `update` that is called from Python, with the ratio to a compiled call that only
 copies a state of as many arrays ("copy"), which is the price of any call. Inside: a jitted train
-step with the mixer, as a ratio to the step without it. Medians over interleaved rounds and the
-middle 80 %.
+step with the mixer, as a ratio to the step without it.
 
-    python benchmarks/adaptive.py
+    python benchmarks/adaptive.py [--rounds 40] [--fast]
 """
 
-import argparse
 import functools
-import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from timing import in_turn, print_table, run_parts, show
 
 from jaxmix import (
     exp3,
@@ -43,17 +41,19 @@ def mixers(num_sources: int) -> dict[str, Any]:
 
 
 def call_times(runs: dict[str, tuple[Callable[..., Any], Any]], rounds: int, calls: int):
-    """Seconds of a call [round] by name: `state = fn(state)` over and over, in turns."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(rounds + 1):  # the first turn compiles
-        for name, (fn, state) in runs.items():
-            begin = time.perf_counter()
+    """Seconds of a call [round] by name: `state = fn(state)` again and again, in turns."""
+
+    def turn_of(fn, state):
+        def turn():
+            nonlocal state
             for _ in range(calls):
                 state = fn(state)
-            jax.block_until_ready(state)
-            if turn:
-                times[name].append((time.perf_counter() - begin) / calls)
-    return {name: np.array(seconds) for name, seconds in times.items()}
+            return state
+
+        return turn
+
+    turns = {name: turn_of(*run) for name, run in runs.items()}
+    return {name: seconds / calls for name, seconds in in_turn(turns, rounds).items()}
 
 
 def alone(num_sources: int, rounds: int, calls: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -103,31 +103,17 @@ def inside(num_sources: int, rounds: int, calls: int) -> dict[str, np.ndarray]:
     return {name: times[name] / times["without"] for name in some if name != "without"}
 
 
-def spread(values: np.ndarray, digits: int) -> str:
-    low, middle, high = np.percentile(values, (10, 50, 90))
-    return f"{middle:.{digits}f} ({low:.{digits}f}..{high:.{digits}f})"
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Time of an update of each mixer.")
-    parser.add_argument("--sources", type=int, nargs="+", default=[8, 168, 1000])
-    parser.add_argument("--rounds", type=int, default=40, help="interleaved turns")
-    parser.add_argument("--calls", type=int, default=200, help="calls in a turn")
-    parser.add_argument("--fast", action="store_true", help="a smoke test")
-    args = parser.parse_args(argv)
-    if args.fast:
-        args.sources, args.rounds, args.calls = [8], 3, 20
-    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}")
-    print(f"{'K':>5}  {'mixer':24}{'update, us':>24}{'ratio to a copy':>24}{'ratio in a step':>24}")
-    for num_sources in args.sources:
-        steps = inside(num_sources, args.rounds, args.calls)
-        for name, (seconds, ratio) in alone(num_sources, args.rounds, args.calls).items():
-            cells = spread(1e6 * seconds, 1), spread(ratio, 2), spread(steps[name], 3)
-            print(f"{num_sources:5}  {name:24}" + "".join(f"{cell:>24}" for cell in cells))
-        print(
-            f"{num_sources:5}  {'again (the noise)':72}{spread(steps['again'], 3):>24}", flush=True
-        )
+def adaptive(rounds: int, fast: bool) -> None:
+    calls, lines = (20 if fast else 200), {}
+    for num_sources in (8,) if fast else (8, 168, 1000):
+        steps = inside(num_sources, rounds, calls)
+        for name, (seconds, ratio) in alone(num_sources, rounds, calls).items():
+            cells = [show(1e6 * seconds, ".1f"), show(ratio), show(steps[name], ".3f")]
+            lines[f"K = {num_sources}, {name}"] = cells
+        lines[f"K = {num_sources}, again (the noise)"] = ["", "", show(steps["again"], ".3f")]
+    head = ["update, us", "ratio to a copy", "ratio in a step"]
+    print_table("An update of each mixer", head, lines)
 
 
 if __name__ == "__main__":
-    main()
+    run_parts(__doc__, {"adaptive": adaptive}, rounds=40)

@@ -1,24 +1,22 @@
 """The shuffle beside others: its cost on the host and in jit, and how random the orders are.
 
-    python benchmarks/shuffles.py [--repeats 20] [--only host,device,quality,blocks]
+    python benchmarks/shuffles.py [--rounds 20] [--only host,device,quality,blocks] [--fast]
 
-Costs: all variants take turns; each figure is the median with the 10th and 90th percentile.
 Quality: the worst correlation of the row at a position with the row some positions on, in percent
 and in sigma, and the variance of class counts in batches of 256 of sorted data, 1.00 if random.
 `linear Feistel` stands for shuffles whose round function is a product modulo a power of two.
 """
 
-import argparse
 import importlib.util
 import math
-import platform
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from in_jit import KEY, compare, in_turn
+from in_jit import KEY, compare
+from timing import in_turn, run_parts, show
 
 from jaxmix import BlockShuffle, shuffle_index
 from jaxmix.testing import assert_shuffled
@@ -69,10 +67,12 @@ def orders(length: int, seed: int) -> dict[str, Order]:
     return found
 
 
-def host(repeats: int) -> None:
+def host(rounds: int, fast: bool) -> None:
     """Nanoseconds per row in NumPy, and microseconds per call of an int."""
     print(f"\n== host, {LENGTH} rows: ns per row, median (10 % .. 90 %) ==")
-    positions_of = {count: np.arange(count) for count in (1, 256, 4096, NUM_ROWS, 10**6)}
+    positions_of = {
+        count: np.arange(count) for count in ((1, 256) if fast else (1, 256, 4096, NUM_ROWS, 10**6))
+    }
     for count, positions in positions_of.items():
         lengths, seeds = np.full(count, LENGTH), np.full(count, 3)
         variants: dict[str, Callable[[], Any]] = {
@@ -96,12 +96,11 @@ def host(repeats: int) -> None:
             variants["numpy permutation"] = lambda: np.random.default_rng(3).permutation(10**6)
             variants["jax.random.permutation"] = lambda: jax.random.permutation(KEY, 10**6)
         print(f"B = {count}")
-        for name, seconds in in_turn(variants, max(3, min(repeats, 10**7 // count))).items():
-            low, middle, high = 1e9 * np.percentile(seconds, [10, 50, 90]) / count
-            print(f"    {name:<34} {middle:10.1f}  ({low:.1f} .. {high:.1f})")
+        for name, seconds in in_turn(variants, max(3, min(rounds, 10**7 // count))).items():
+            print(f"    {name:<34} {show(1e9 * seconds / count, '.1f')}")
 
 
-def device(repeats: int) -> None:
+def device(rounds: int, fast: bool) -> None:
     """In jit, against one global `jax.random.bernoulli`."""
     print("\n== in jit, ratio to jax.random.bernoulli(key, p, (B,)) ==")
     bodies: dict[str, Any] = {
@@ -114,7 +113,7 @@ def device(repeats: int) -> None:
             sums + shuffle_index(_positions(step), LENGTH, 3, block=BlockShuffle())
         ),
     }
-    for num_sources in (2, 8, 35):
+    for num_sources in (2,) if fast else (2, 8, 35):
         table = np.stack([np.arange(num_sources) * 999 + LENGTH, np.arange(num_sources)], axis=1)
 
         def rows(step: Any, sums: Any, _: Any, table: Any = table, k: int = num_sources) -> Any:
@@ -124,17 +123,17 @@ def device(repeats: int) -> None:
             return sums + shuffle_index(positions, mine[:, 0].astype(jnp.int32), mine[:, 1])
 
         bodies[f"K = {num_sources}, a source per row"] = rows
-    compare(f"B = {NUM_ROWS}", bodies, jnp.zeros(NUM_ROWS, jnp.int32), None, 16, repeats)
+    compare(f"B = {NUM_ROWS}", bodies, jnp.zeros(NUM_ROWS, jnp.int32), None, 16, rounds)
 
 
 def _positions(step: Any) -> jax.Array:
     return jnp.arange(NUM_ROWS, dtype=jnp.int32) + jnp.asarray(step, jnp.int32) * NUM_ROWS
 
 
-def quality(_: int) -> None:
+def quality(_: int, fast: bool) -> None:
     """What `assert_shuffled` measures, on the first 50,000 rows."""
     print("\n== quality of the first 50,000 rows, seed 42 ==")
-    for length in (50_000, 262_144, 10**6, 10**7):
+    for length in (50_000,) if fast else (50_000, 262_144, 10**6, 10**7):
         print(f"n = {length}")
         for name, order in orders(length, 42).items():
             rows = order(np.arange(50_000))
@@ -167,11 +166,12 @@ def class_variance(rows: np.ndarray, length: int, batch: int) -> float:
     return float(np.mean((counts - batch / 10) ** 2)) / (batch * 0.09)
 
 
-def blocks(_: int) -> None:
+def blocks(_: int, fast: bool) -> None:
     """What a `BlockShuffle` costs in randomness where neighbouring rows are alike."""
     print("\n== BlockShuffle on 2^22 sorted rows: variance of class counts, 1 if random ==")
     length = 2**22
-    for block_rows, window_blocks in ((256, 512), (256, 64), (256, 2048), (64, 512), (1024, 512)):
+    shapes = ((256, 512), (256, 64), (256, 2048), (64, 512), (1024, 512))
+    for block_rows, window_blocks in shapes[:1] if fast else shapes:
         shape = BlockShuffle(block_rows, window_blocks)
         several = np.concatenate(
             [shuffle_index(np.arange(length), length, seed, block=shape) for seed in range(4)]
@@ -188,16 +188,5 @@ def blocks(_: int) -> None:
 PARTS = {"host": host, "device": device, "quality": quality, "blocks": blocks}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--only", default=",".join(PARTS))
-    args = parser.parse_args()
-    kind = jax.devices()[0].device_kind
-    print(f"{platform.machine()}, {kind}, jax {jax.__version__}, numpy {np.__version__}")
-    for name in args.only.split(","):
-        PARTS[name](args.repeats)
-
-
 if __name__ == "__main__":
-    main()
+    run_parts(__doc__, PARTS, rounds=20)

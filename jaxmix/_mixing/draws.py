@@ -235,9 +235,8 @@ def uniform_rows(
     need(jnp.issubdtype(array.dtype, jnp.integer), "lengths", "integers", array.dtype, TypeError)
     need(array.ndim == 1 and array.size > 0, "lengths", "an array [num_rows]", array.shape)
     if is_concrete(array):
-        known = np.asarray(array)
-        inside = known.min() >= 1 and known.max() < 2**31
-        need(bool(inside), "lengths", "in [1, 2^31)", (known.min(), known.max()))
+        low, high = int(np.min(array)), int(np.max(array))
+        need(1 <= low and high < 2**31, "lengths", "in [1, 2^31)", f"{low} to {high}")
     rows, _, _ = global_rows(array.shape[0], axis_name, microbatch)
     most = min(2**31 - 1, jnp.iinfo(array.dtype).max)
     size = jnp.asarray(array.clip(1, most)).astype(jnp.uint32)

@@ -37,6 +37,19 @@ def _counted(step, x, axis_name=None):
     return jaxmix.counted_sources(KEY, step, counts, x.shape[0], axis_name=axis_name)
 
 
+def _grouped(step, x, axis_name=None):
+    """Groups of 16 rows that span shards, and the microbatches of an update twice as large."""
+    size = x.shape[0]
+    part = {"axis_name": axis_name, "group_size": 16, "microbatch": (step, 2)}
+    return jnp.stack(
+        [
+            jaxmix.bernoulli_sources(KEY, step, GAMMA, size, **part),
+            jaxmix.systematic_sources(KEY, step, THREE, size, **part),
+        ],
+        axis=1,
+    )
+
+
 def _uniform(step, x, axis_name=None):
     lengths = jnp.full(x.shape, 1000)
     return jaxmix.uniform_rows(KEY, step, lengths, axis_name=axis_name)
@@ -52,6 +65,7 @@ DRAWS = {
     "systematic, 3 sources": _drawn(jaxmix.systematic_sources, THREE),
     "systematic, groups": _drawn(jaxmix.systematic_sources, THREE, group_size=3),
     "counted": _counted,
+    "microbatches and groups over shards": _grouped,
     "uniform rows": _uniform,
 }
 

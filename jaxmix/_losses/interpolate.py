@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmix._checks import check_alike, leaf_name, need
-from jaxmix._schedules.weights import weights_at
+from jaxmix._losses.shares import simplex_weights
 from jaxmix._types import Array, ArrayLike, PyTree, Weights
 
 
@@ -28,6 +28,7 @@ def interpolate(step: ArrayLike, weights: Weights, *trees: PyTree) -> PyTree:
       weight exactly 0 adds nothing, inf and NaN included, and its cotangent is exactly 0; what
       comes before it with an infinite derivative still makes NaN of that 0 (see `mix_loss_fns`). A
       tree of weight exactly 1 is returned bit for bit. A weight that is exactly 0 has derivative 0.
+      NaN where traced weights are off the simplex; known ones raise.
 
     Raises:
       ValueError, TypeError: at trace time, naming the leaf and the source, where the trees differ
@@ -42,7 +43,7 @@ def interpolate(step: ArrayLike, weights: Weights, *trees: PyTree) -> PyTree:
     """
     arrays = tuple(jax.tree.map(jnp.asarray, tree) for tree in trees)
     check_floats(arrays)
-    shares = weights_at(step, weights, num_sources=len(arrays))
+    shares = simplex_weights(step, weights, len(arrays))
     return jax.tree.map(lambda *leaves: _weighted_sum(shares, leaves), *arrays)
 
 
@@ -58,6 +59,7 @@ def mix_log_probs(step: ArrayLike, weights: Weights, *log_probs: PyTree) -> PyTr
       An array (or tree) like the first; bfloat16 and narrower are summed in float32. -inf is a
       probability of 0: where all are, the result is -inf. A source of weight exactly 0 adds
       nothing, inf and NaN included, to value or gradient; one of weight 1 is returned as it is.
+      NaN where traced weights are off the simplex; known ones raise.
 
     Raises:
       ValueError, TypeError: at trace time, naming the leaf and the source, where the arrays differ
@@ -70,7 +72,7 @@ def mix_log_probs(step: ArrayLike, weights: Weights, *log_probs: PyTree) -> PyTr
       [0.75, 0.25]
     """
     check_floats(log_probs)
-    shares = weights_at(step, weights, num_sources=len(log_probs))
+    shares = simplex_weights(step, weights, len(log_probs))
     return jax.tree.map(lambda *leaves: _mixed(shares, *leaves), *log_probs)
 
 
@@ -100,7 +102,7 @@ def mix_logits(step: ArrayLike, weights: Weights, *logits: PyTree, axis: int = -
       [0.75, 0.25]
     """
     check_floats(logits)
-    shares = weights_at(step, weights, num_sources=len(logits))
+    shares = simplex_weights(step, weights, len(logits))
 
     def mixed(*leaves: Array) -> Array:
         wide = [leaf.astype(wide_dtype(leaf.dtype)) for leaf in leaves]

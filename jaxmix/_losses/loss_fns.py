@@ -36,20 +36,28 @@ def mix_loss_fns(
       values to `interpolate` instead;
     - inside `shard_map` what is differentiated is an argument, not a closure of a loss (it raises).
 
+    Modules of Flax NNX are passed as arguments, as to `nnx.value_and_grad`. A loss that is
+    evaluated changes their variables (statistics, counts of `nnx.Rngs`), for the losses after it
+    too, in the order 0 .. K - 1; one that is skipped changes nothing. Values that are written have
+    no gradient. Modules that a loss closes over cannot be changed (Flax raises).
+
     Args:
       weights: gamma, the share of the first loss of two; an array [K]; or a schedule returning
-        either.
-      *loss_fns: K pure functions of `*args`, each returning a float scalar, or `(scalar, aux)` with
-        `has_aux`, aux a tree of arrays. With `nnx`, split the module and merge it inside.
+        either. They are a mixture, with the sum 1: for recon + beta * kl see `add_loss_fns`.
+      *loss_fns: K functions of `*args`, pure but for variables of modules in `args`, each returning
+        a float scalar, or `(scalar, aux)` with `has_aux`, aux a tree of arrays.
       has_aux: the losses return `(scalar, aux)` (static).
 
     Returns:
       `loss_fn(step, *args)`: the scalar, float32 or wider; with `has_aux` `(scalar, (aux_0, ...))`,
-      zeros in the aux of a loss that was skipped.
+      zeros in the aux of a loss that was skipped. It is NaN where traced weights, or a schedule's
+      at a traced step, are off the simplex by more than the tolerance of `weights_at`.
 
     Raises:
       ValueError, TypeError: no losses, or one that is no function. When `loss_fn` is called: a loss
-        that is no float scalar, and as `weights_at` does.
+        that returns no float scalar, or a tuple without `has_aux`; a loss that changes more of a
+        module than values of variables, or a variable that is differentiated; known weights off
+        the simplex, and as `weights_at` does.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmix, optax
@@ -134,21 +142,25 @@ def _weighted(
 
 def _value_and_aux(name: str, out: Any, has_aux: bool) -> tuple[Array, PyTree]:
     """What a loss has returned, as a scalar of float32 or wider and its aux."""
-    is_tuple = isinstance(out, tuple)
     if has_aux:
-        pair = is_tuple and len(out) == 2
-        got = f"a tuple of {len(out)}" if is_tuple else type(out).__name__
+        is_pair = isinstance(out, tuple) and len(out) == 2
         needed = "a function that returns (loss, aux), as has_aux=True says"
-        need(pair, name, needed, got, TypeError)
+        need(is_pair, name, needed, _kind(out), TypeError)
         value, aux = out
     else:
         needed = "a function that returns a scalar (pass has_aux=True for (loss, aux))"
-        need(not is_tuple, name, needed, "a tuple", TypeError)
+        need(not isinstance(out, tuple), name, needed, _kind(out), TypeError)
         value, aux = out, None
     name = f"the value of {name}"
     is_number = isinstance(value, jax.Array | np.ndarray | np.generic | bool | int | float)
-    need(is_number, name, "a float scalar", type(value).__name__, TypeError)
+    need(is_number, name, "a float scalar", _kind(value), TypeError)
     dtype, shape = jnp.result_type(value), jnp.shape(value)
     need(jnp.issubdtype(dtype, jnp.floating), name, "a float", dtype, TypeError)
     need(shape == (), name, "a scalar", shape)
     return jnp.asarray(value, wide_dtype(dtype)), aux
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"a tuple of {len(value)}"
+    return "an array" if isinstance(value, jax.Array) else f"a {type(value).__name__}"

@@ -116,8 +116,10 @@ def _run(
 
     def skip(k: int, share: Array, latest: Updates, grads: list[Array] | None) -> Any:
         shapes = jax.eval_shape(functools.partial(add, k), share, latest, grads)
-        value, aux, _, new = jax.tree.map(_zeros, shapes)
-        return value, aux, latest, new if grads is None else grads
+        value, aux, _, new = shapes
+        if grads is None:
+            grads = jax.tree.map(lambda like: _full(like, -0.0), new)  # adds nothing, not to -0.0
+        return *jax.tree.map(lambda like: _full(like, 0), (value, aux)), latest, grads
 
     latest, grads = {i: inputs[i] for i in updated}, None
     terms, values, auxes = [], [], []
@@ -130,11 +132,11 @@ def _run(
     return (functools.reduce(jnp.add, terms), tuple(auxes), latest), (values, grads)
 
 
-def _zeros(like: Any) -> Array:
-    """Zeros of the shape, dtype and sharding of a `jax.ShapeDtypeStruct`."""
-    zeros = lax.full_like(like, 0)
-    zeros = zeros if like.sharding is None else jax.reshard(zeros, like.sharding)
-    return as_device_varying(zeros, _varying(like))
+def _full(like: Any, fill: float) -> Array:
+    """An array of one number, of the shape, dtype and sharding of a `jax.ShapeDtypeStruct`."""
+    full = lax.full_like(like, fill)
+    full = full if like.sharding is None else jax.reshard(full, like.sharding)
+    return as_device_varying(full, _varying(like))
 
 
 def _varying(aval: Any) -> frozenset[str]:

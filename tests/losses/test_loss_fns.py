@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxmix import mix_loss_fns
+from jaxmix import add_loss_fns, interpolate, mix_log_probs, mix_logits, mix_loss_fns
 
 GAMMA = optax.linear_schedule(1.0, 0.0, 4)
 PARAMS = {"w": jnp.array([2.0, 3.0, 5.0]), "b": jnp.float32(1.0)}
@@ -272,6 +271,45 @@ def test_shards_of_unequal_importance_give_the_gradient_of_the_plain_sum(kind, c
         assert_trees_equal(jax.block_until_ready(run(*args)), jax.block_until_ready(want(*args)))
 
 
+def penalty(params, data, labels):
+    return (params["w"] ** 2).sum()
+
+
+def of_all_shards(params, data, labels):
+    return lax.pmean((data * params["w"][None]).sum(), "data")
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+@pytest.mark.parametrize(
+    "losses",
+    [(penalty, square), (square, lambda *args: jnp.float32(3.0)), (of_all_shards, square)],
+    ids=["parameters alone", "constant", "pmean"],
+)
+def test_a_loss_that_is_equal_on_all_shards_mixes_with_one_that_is_not(losses, check_vma):
+    mesh, data, labels = on_mesh(AxisType.Explicit)
+
+    def over_shards(loss):
+        def per_shard(step, *args):
+            value, grad = jax.value_and_grad(loss, argnums=1)(step, *args)
+            grad = grad if check_vma else lax.psum(grad, "data")  # with it, JAX sums
+            return lax.pmean(value, "data"), grad
+
+        return jax.jit(
+            jax.shard_map(
+                per_shard, mesh=mesh, in_specs=SPECS, out_specs=PartitionSpec(), check_vma=check_vma
+            )
+        )
+
+    def plain(step, *args):
+        gamma = 1.0 - step.astype(jnp.float32) / 4.0
+        return gamma * losses[0](*args) + (1.0 - gamma) * losses[1](*args)
+
+    run, want = over_shards(mix_loss_fns(GAMMA, *losses)), over_shards(plain)
+    for step in jnp.array([0, 1, 4]):
+        args = step, PARAMS, data, labels
+        assert_trees_equal(jax.block_until_ready(run(*args)), jax.block_until_ready(want(*args)))
+
+
 @pytest.mark.parametrize("kind", MESHES)
 def test_only_losses_of_non_zero_weight_are_evaluated_inside_shard_map(kind):
     mesh, data, labels = on_mesh(kind)
@@ -301,19 +339,146 @@ def test_a_closure_that_is_differentiated_inside_shard_map_is_refused():
         jax.grad(sharded)(PARAMS, data, labels)
 
 
-def test_an_nnx_module_is_split_and_merged_inside():
-    model = nnx.Linear(3, 1, rngs=nnx.Rngs(0))
-    graph, state = nnx.split(model)
+def test_nothing_leaks_out_of_a_trace():
+    with jax.check_tracer_leaks(True):
+        for loss in (mixed, over_closure):
+            run_way("gradient", loss, [1])
+        run_way("value", mixed, [1])
+        run_way("scan over steps", mixed, [1])
 
-    def outputs(state, data):
-        return nnx.merge(graph, state)(data)
 
-    loss = mix_loss_fns(
-        GAMMA, lambda s, x: (outputs(s, x) ** 2).mean(), lambda s, x: jnp.abs(outputs(s, x)).mean()
-    )
-    grad = jax.jit(jax.grad(loss, argnums=1))(jnp.int32(4), state, DATA)
-    want = jax.grad(lambda s: jnp.abs(outputs(s, DATA)).mean())(state)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), grad, want)
+RECON, KL = jnp.float32(3.0), jnp.float32(5.0)
+BETA = optax.linear_schedule(0.0, 100.0, 50)
+OFF = {
+    "too much": lambda step: jnp.stack([1.0, BETA(step)]),
+    "too little": lambda step: jnp.array([0.5, 0.4]) * (1.0 - 0.0 * step),
+    "below 0": lambda step: jnp.stack([1.0 + BETA(step), -BETA(step)]),
+    "gamma": BETA,
+    "an array": lambda step: jnp.stack([1.0, BETA(step)]),
+}
+
+
+@pytest.mark.parametrize("case", OFF)
+@pytest.mark.parametrize(
+    "mix",
+    [
+        lambda step, weights: mix_loss_fns(weights, lambda: RECON, lambda: KL)(step),
+        lambda step, weights: interpolate(step, weights, RECON, KL),
+        lambda step, weights: mix_log_probs(step, weights, RECON, KL),
+        lambda step, weights: mix_logits(step, weights, RECON[None], KL[None])[0],
+    ],
+    ids=["mix_loss_fns", "interpolate", "mix_log_probs", "mix_logits"],
+)
+def test_weights_off_the_simplex_are_refused_if_they_are_known_and_give_nan_in_jit(mix, case):
+    def run(step):
+        return mix(step, OFF[case](step) if case == "an array" else OFF[case])
+
+    with pytest.raises(ValueError, match="weights must be"):
+        run(30)
+    assert np.isnan(jax.jit(run)(30))
+
+
+def test_weights_that_rounding_moved_off_the_simplex_mix_as_if_on_it():
+    def run(weights):
+        return mix_loss_fns(weights, lambda: RECON, lambda: KL)(0)
+
+    for gamma, want in ((1.0 + 1e-6, 3.0), (-1e-6, 5.0)):
+        assert float(jax.jit(run)(jnp.float32(gamma))) == want
+    assert float(jax.jit(run)(jnp.float32([0.5, 0.50004]))) == pytest.approx(4.0, abs=1e-4)
+
+
+ADDED = {  # name: weights that are 1 and 2 * step
+    "array": lambda step: jnp.stack([jnp.float32(1.0), 2.0 * jnp.float32(step)]),
+    "schedule": lambda step: lambda t: jnp.stack([1.0, 2.0 * t]),
+    "numbers and schedules": lambda step: [1, lambda t: 2.0 * t],
+    "numbers and traced": lambda step: (np.float32(1.0), 2.0 * jnp.float32(step)),
+}
+
+
+@pytest.mark.parametrize("kind", ADDED)
+def test_added_losses_have_weights_of_any_size(kind):
+    def loss(step, params):
+        step = jnp.asarray(step, jnp.float32)
+        return add_loss_fns(ADDED[kind](step), square, cubes)(step, params, DATA, LABELS)
+
+    def want(step, params):
+        return square(params, DATA, LABELS) + 2.0 * step * cubes(params, DATA, LABELS)
+
+    run = jax.jit(jax.value_and_grad(loss, argnums=1))
+    for step in (0.0, 1.0, 64.0):
+        assert_trees_equal(run(step, PARAMS), jax.value_and_grad(want, argnums=1)(step, PARAMS))
+
+
+@pytest.mark.parametrize("kind", ADDED)
+def test_an_added_loss_of_weight_zero_reaches_neither_value_nor_gradient(kind):
+    def loss(step, params):
+        return add_loss_fns(ADDED[kind](step), square, bad_value)(step, params, DATA, LABELS)
+
+    got = jax.jit(jax.value_and_grad(loss, argnums=1))(jnp.float32(0.0), PARAMS)
+    assert_trees_equal(got, jax.value_and_grad(square)(PARAMS, DATA, LABELS))
+
+
+@pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf])
+def test_added_weights_below_zero_or_not_finite_are_refused_or_give_nan_in_jit(bad):
+    for weights in ([1.0, bad], np.array([1.0, bad]), [1.0, lambda step: bad + 0.0 * step]):
+        with pytest.raises(ValueError, match=r"weights must be finite and >= 0 .*, got \[1.0"):
+            add_loss_fns(weights, lambda: RECON, lambda: KL)(0)
+    for weights in (lambda w: w, lambda w: [w[0], w[1]]):
+        run = jax.jit(lambda w, f=weights: add_loss_fns(f(w), lambda: RECON, lambda: KL)(0))
+        assert np.isnan(run(jnp.array([1.0, bad])))
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "message"),
+    [
+        (0.5, ValueError, r"weights must be of shape \(2,\), one a loss, got \(\)"),
+        ([1.0], ValueError, r"weights must be of shape \(2,\), one a loss, got \(1,\)"),
+        ([], ValueError, r"weights must be of shape \(2,\), one a loss, got \(0,\)"),
+        (BETA, ValueError, r"weights must be of shape \(2,\), one a loss, got \(\)"),
+        ([1.0, [1.0]], ValueError, r"weights\[1\] must be a number or a schedule of numbers"),
+        ([1.0, lambda t: jnp.ones(2)], ValueError, r"weights\[1\] must be a number or a sched"),
+        (["1", 2.0], TypeError, "weights must be a number"),
+    ],
+)
+def test_added_weights_that_do_not_fit_are_refused(weights, error, message):
+    with pytest.raises(error, match=message):
+        add_loss_fns(weights, lambda: RECON, lambda: KL)(0)
+
+
+@pytest.mark.parametrize("make", [mix_loss_fns, add_loss_fns])
+@pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 1.0)])
+def test_a_skipped_loss_leaves_minus_zero_as_it_is(make, weights):
+    losses = [lambda p: p * 1.0, lambda p: p * 1.0]
+    run = jax.jit(lambda w, p: jax.value_and_grad(make(w, *losses), argnums=1)(0, p))
+    value, grad = run(jnp.array(weights), jnp.float32(-0.0))
+    assert np.signbit(value) and float(value) == 0.0 and float(grad) == 1.0
+
+
+def test_gradients_of_arguments_that_are_minus_zero_stay_minus_zero():
+    # d/dp of -0.0 * p is -0.0: adding zeros of a skipped loss would make it 0.0.
+    losses = [lambda p: jnp.float32(-0.0) * p, lambda p: p**2]
+    for weights, order in (([1.0, 0.0], losses), ([0.0, 1.0], losses[::-1])):
+        grad = jax.jit(jax.grad(mix_loss_fns(lambda t, w=weights: jnp.array(w), *order), argnums=1))
+        assert np.signbit(grad(0, jnp.float32(2.0)))
+
+
+@pytest.mark.parametrize(
+    ("loss", "has_aux", "message"),
+    [
+        (lambda: (RECON, 1), False, r"returns a scalar \(pass has_aux=True .*got 'a tuple of 2'"),
+        (lambda: RECON, True, r"returns \(loss, aux\), as has_aux=True says, got 'an array'"),
+        (lambda: (RECON, 1, 2), True, r"\(loss, aux\), as has_aux=True says, got 'a tuple of 3'"),
+        (lambda: [RECON, 1], True, r"\(loss, aux\), as has_aux=True says, got 'a list'"),
+        (lambda: None, False, r"value of loss_fns\[1\] must be a float scalar, got 'a NoneType'"),
+        (lambda: {"loss": RECON}, False, r"must be a float scalar, got 'a dict'"),
+        (lambda: ({"loss": RECON}, 1), True, r"must be a float scalar, got 'a dict'"),
+    ],
+)
+@pytest.mark.parametrize("make", [mix_loss_fns, add_loss_fns])
+def test_a_forgotten_has_aux_is_a_type_error_that_says_so(make, loss, has_aux, message):
+    first = (lambda: (RECON, None)) if has_aux else (lambda: RECON)
+    with pytest.raises(TypeError, match=message):
+        make([0.5, 0.5], first, lambda: loss(), has_aux=has_aux)(0)
 
 
 @pytest.mark.parametrize(

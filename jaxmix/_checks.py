@@ -19,16 +19,14 @@ from jaxmix._types import PyTree
 MAX_SHOWN = 300
 """The most characters of a value in a message."""
 
-MAX_MESSAGE = 1200
+MAX_TEXT = 500
+"""The most characters of the other parts of a message."""
 
 
 def need(ok: bool, name: str, needed: str, got: Any, error: type[Exception] = ValueError) -> None:
     """Raise `error("<name> must be <needed>, got <got>")` unless `ok`."""
     if not ok:
-        got = shown(got)
-        raise error(
-            printable(f"{name} must be {needed}"[: MAX_MESSAGE - len(got)]) + f", got {got}"
-        )
+        raise error(f"{printable(name)} must be {printable(needed)}, got {shown(got)}")
 
 
 def shown(value: Any) -> str:
@@ -38,8 +36,8 @@ def shown(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` with control characters shown as escapes."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:MAX_MESSAGE])
+    """`text` with control characters shown as escapes, cut short."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:MAX_TEXT])[:MAX_TEXT]
 
 
 class _Short(reprlib.Repr):
@@ -47,7 +45,7 @@ class _Short(reprlib.Repr):
 
     def repr1(self, x: Any, level: int) -> str:
         if isinstance(x, Tracer):
-            return f"a traced {x.aval}"
+            return f"a traced {x.aval.str_short()}"
         if isinstance(x, np.ndarray | jax.Array) and x.ndim:
             return self._array(x)
         if type(x).__module__ == "builtins":
@@ -103,8 +101,8 @@ def whole_number(name: str, value: Any, minimum: int) -> int:
 
 def unwrapped(value: Any) -> Any:
     """The array in an object with `__jax_array__` (an `nnx.Variable`); others as they are."""
-    wraps = not isinstance(value, jax.Array) and hasattr(value, "__jax_array__")
-    return value.__jax_array__() if wraps else value
+    unwrap = None if isinstance(value, jax.Array) else getattr(value, "__jax_array__", None)
+    return value if unwrap is None else unwrap()
 
 
 def plain_number(value: Any) -> Any:
@@ -123,7 +121,8 @@ def real_number(
     need(is_concrete(value), name, "a number that is known now", value, TypeError)
     ok = isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
     if not ok and getattr(value, "shape", None) == ():
-        ok = any(jnp.issubdtype(value.dtype, kind) for kind in (jnp.floating, jnp.integer))
+        dtype = np.asarray(value).dtype
+        ok = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
     need(ok, name, "a number", value, TypeError)
     number = float(value)
     inside = (low < number if open_low else low <= number) and number <= high

@@ -15,7 +15,7 @@ from jaxmix._checks import need, whole_number
 from jaxmix._mixing.draws import bernoulli_sources, uniform_rows
 from jaxmix._schedules.evaluate import MAX_STEP
 from jaxmix._schedules.tables import table_schedule
-from jaxmix._schedules.weights import weights_at
+from jaxmix._schedules.weights import TOLERANCE, weights_at
 from jaxmix._types import Array, Weights
 
 BLOCK = 1024
@@ -63,7 +63,7 @@ class MixtureSampler:
         need(max(len(X), len(Y)) < 2**31, "X and Y", "below 2^31 examples", (len(X), len(Y)))
         if not callable(schedule) and np.ndim(schedule) == 1:
             gammas = np.asarray(schedule, np.float32)
-            inside = bool(np.all((gammas >= 0.0) & (gammas <= 1.0)))
+            inside = bool(np.all((gammas >= -TOLERANCE) & (gammas <= 1.0 + TOLERANCE)))
             need(inside, "schedule", "in [0, 1] at every step", schedule)
             most = gammas.size
             num_steps = most if num_steps is None else num_steps

@@ -13,10 +13,9 @@ import numpy as np
 from jaxmix._checks import need, whole_number
 from jaxmix._mixing.interleave import SlotOrder
 from jaxmix._plan.counts import MAX_STEPS, ONE, Progress, block_counts, end_progress, owed
-from jaxmix._plan.exact_weights import raise_bad_weights, schedule_units
+from jaxmix._plan.exact_weights import PlannedSchedule, raise_bad_weights, schedule_units
 from jaxmix._plan.state import PlanState, padded
 from jaxmix._schedules.evaluate import MAX_STEP
-from jaxmix._types import Schedule
 
 KEPT_BLOCKS = 3
 
@@ -78,7 +77,7 @@ class Timeline:
     """
 
     def __init__(
-        self, weights: Schedule | np.ndarray, batch_size: int, seed: int, state: PlanState
+        self, weights: PlannedSchedule | np.ndarray, batch_size: int, seed: int, state: PlanState
     ):
         self._weights, self._batch_size = weights, batch_size
         self._known_units, self._known_counts = NO_UNITS, NO_COUNTS

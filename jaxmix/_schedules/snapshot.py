@@ -41,8 +41,6 @@ class _Same:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Same) and self._value is other._value
 
-    __hash__ = None
-
 
 class _SameTracer(_Same):
     """A traced array, which must not be kept: equal as long as it is there."""
@@ -53,8 +51,6 @@ class _SameTracer(_Same):
     def __eq__(self, other: object) -> bool:
         value = self._reference()
         return isinstance(other, _SameTracer) and value is not None and value is other._reference()
-
-    __hash__ = None
 
 
 def snapshot(value: Any) -> Any:
@@ -84,10 +80,11 @@ def _seen(value: Any, path: tuple[int, ...]) -> Any:
         return _seen((value.func, value.args, value.keywords), path)
     if isinstance(value, types.MethodType):
         return _seen((value.__func__, value.__self__), path)
+    contents: Any = value
     if kind in (tuple, list):
-        return kind, [_seen(part, path) for part in value]
+        return kind, [_seen(part, path) for part in contents]
     if kind is dict:
-        return kind, [(_seen(key, path), _seen(part, path)) for key, part in value.items()]
+        return kind, [(_seen(key, path), _seen(part, path)) for key, part in contents.items()]
     if dataclasses.is_dataclass(value) and kind.__dataclass_params__.frozen:
         fields = [getattr(value, field.name) for field in dataclasses.fields(value)]
         return kind, _seen(fields, path)

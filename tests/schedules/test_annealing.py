@@ -94,6 +94,11 @@ def test_the_report_and_the_check_agree(eighths, strict, interior, eps):
             {"strict": False},
             r"step 4 must be equal to or below the step before \(0.2\), got 0.25",
         ),
+        # It ends below its start, so it counts as falling, whatever its first change is.
+        ([0.5, 0.6, 0.4], {}, r"step 1 must be strictly below the step before \(0.5\), got 0.6"),
+        ([0.5, 1.5], {"interior": False}, r"step 1 must be in \[0, 1\], got 1.5"),
+        ([1.5, 0.5], {"interior": False}, r"step 0 must be in \[0, 1\], got 1.5"),
+        ([0.5, -0.25], {"interior": False}, r"step 1 must be in \[0, 1\], got -0.25"),
         ([0.0, 0.5], {}, r"step 0 must be inside \(0, 1\), got 0.0"),
         ([0.5, 0.9, 1.0], {}, r"step 2 must be inside \(0, 1\), got 1.0"),
         (
@@ -117,6 +122,8 @@ def test_rising_and_falling_pass_and_so_does_the_complement():
 
 
 def test_rules_can_be_lifted_one_by_one():
+    check_annealing(table_schedule([0.0, 0.5, 1.0]), 3, interior=False)
+    check_annealing(table_schedule([1.0, 0.5, 0.0]), 3, interior=False)
     rest = staged_schedule({0: 0.0, 5: 0.5})
     check_annealing(rest, 10, strict=False, interior=False)
     with pytest.raises(ValueError, match="strictly above"):

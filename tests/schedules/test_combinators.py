@@ -2,20 +2,26 @@
 
 import hypothesis
 import hypothesis.strategies as st
+import jax
 import numpy as np
 import pytest
-from schedule_cases import CASES, bits, on_simplex
+from schedule_cases import CASES, bits, on_simplex, ulps_off
 
 from jaxmix import (
+    MixPlan,
     clip_schedule,
     complement_schedule,
     cosine_schedule,
+    cyclical_schedule,
     make_schedule,
     nest_schedules,
     rescale_schedule,
     stack_schedules,
+    staged_schedule,
     table_schedule,
+    tabulate,
     token_share_schedule,
+    weights_at,
 )
 
 
@@ -109,3 +115,75 @@ def test_a_stack_without_any_weight_shows_nan():
     weights = stack_schedules(make_schedule(3), make_schedule(3, 0.0, -1.0))
     assert np.isnan(weights(0)).all()
     assert weights(2).tolist() == [1.0, 0.0]  # below 0 counts as 0
+
+
+def rows_before(step):
+    """Rows before a step of a run whose batch grows at steps 100 and 1,000."""
+    assert type(step) is int
+    sizes = {0: 3_000_000, 100: 12_000_001, 1000: 2**30}
+    ends = [100, 1000, 2**31]
+    stages = zip(sizes.items(), ends, strict=True)
+    return sum(max(0, min(step, end) - begin) * size for (begin, size), end in stages)
+
+
+@pytest.mark.parametrize("change", [99, 100, 101, 1000, 1500, 2048, 3000])
+def test_a_schedule_of_rows_changes_on_the_exact_step_of_a_growing_batch(change):
+    for late in (0, 1):  # one row later is one step later
+        by_row = staged_schedule({0: 1.0, rows_before(change) + late: 0.25})
+        gamma = rescale_schedule(by_row, rows_before)
+        steps = np.array([0, change - 1, change, change + 1])
+        want = [1.0, 1.0, 1.0 if late else 0.25, 0.25]
+        assert gamma(steps).tolist() == want
+        plan = MixPlan(gamma, 8)
+        assert [plan.weights_at(step)[0] for step in steps] == want
+        assert float(weights_at(change, gamma)[0]) == want[2]
+    assert rows_before(3000) > 2**40
+
+
+def test_rows_are_exact_in_every_shape_up_to_2_to_the_62():
+    total = rows_before(3000)
+    steps = np.array([0, 1, 99, 100, 999, 1000, 1777, 2999, 3000, 3001])
+    rows = np.array([rows_before(step) for step in steps.tolist()], np.float64)
+    gamma = rescale_schedule(cosine_schedule(0.0, 1.0, total), rows_before)
+    share = np.minimum(rows / total, 1)
+    assert ulps_off(gamma(steps), np.sin(np.pi / 2 * share) ** 2).max() <= 5
+    cycle = rows_before(1001) // 7
+    saw = rescale_schedule(cyclical_schedule(0.0, 1.0, cycle, 1.0), rows_before)
+    want = [rows_before(step) % cycle / cycle for step in steps.tolist()]
+    np.testing.assert_allclose(saw(steps), want, atol=1e-6)
+    nested = stack_schedules(gamma, 1.0)
+    np.testing.assert_allclose(MixPlan(nested, 8).weights_at(3000), [0.5, 0.5], atol=1e-7)
+    far = rescale_schedule(
+        staged_schedule({0: 0.25, 2**62 - 1: 0.5}), lambda step: 2**62 - 2 + step
+    )
+    assert far(np.arange(3)).tolist() == [0.25, 0.5, 0.5]
+    near = cosine_schedule(0.0, 1.0, 2**30)  # the same bits whether a block is wide or not
+    units = np.array([0, 5, 2**29 - 1, 2**29 + 7, 2**31])
+    wide = rescale_schedule(near, lambda step: int(units[step]))(np.arange(5))
+    assert bits(wide[:4]) == bits(near(units[:4]))
+
+
+def test_units_by_a_function_are_for_the_host_and_checked():
+    gamma = rescale_schedule(cosine_schedule(0.0, 1.0, 100), lambda step: step / 2)
+    assert bits(gamma(np.arange(9))) == bits(cosine_schedule(0.0, 1.0, 100)(np.arange(9) / 2))
+    table = table_schedule(tabulate(gamma, 50))
+    assert bits(jax.jit(table)(7)) == bits(gamma(7))
+    with pytest.raises(TypeError, match="steps_per_unit must be a number inside jit, got a func"):
+        jax.jit(gamma)(7)
+    for units, error in ((lambda t: "a", TypeError), (lambda t: -1, ValueError)):
+        with pytest.raises(error, match=r"steps_per_unit\(step\) must be"):
+            rescale_schedule(cosine_schedule(0.0, 1.0, 100), units)(3)
+    with pytest.raises(ZeroDivisionError):
+        MixPlan(rescale_schedule(cosine_schedule(0.0, 1.0, 100), lambda step: 1 // 0), 8)
+    first = MixPlan(0.5, 8).state(40)
+    known = {step: 2 * step for step in range(40, 1024)}  # as of a plan that begins at step 40
+    later = rescale_schedule(cosine_schedule(0.0, 1.0, 100), known.__getitem__)
+    assert MixPlan(later, 8, state=first).weights_at(45)[0] == gamma(180)
+    with pytest.raises(KeyError):
+        MixPlan(later, 8, state=first).weights_at(1024)
+
+
+def test_means_of_any_size_give_token_shares():
+    for scale in (1e40, 1e-40):  # as far from 1 as no float32 is
+        rows = token_share_schedule([0.5, 0.5], [1 * scale, 3 * scale])
+        np.testing.assert_allclose(rows(0), [0.75, 0.25], rtol=1e-6)

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
+import jaxmix
 from jaxmix._schedules.evaluate import MAX_STEP, as_step, as_whole_step, call_schedule
 
 STEPS = np.arange(1000, dtype=np.int32)
@@ -115,6 +117,46 @@ def test_a_known_step_that_is_none_is_refused(function):
             function(step)
 
 
+class Index:
+    def __index__(self):
+        return 3
+
+
+class Holder:
+    def __init__(self, value):
+        self.value = value
+
+    def __jax_array__(self):
+        return self.value
+
+
+@pytest.mark.parametrize("step", [Index(), Holder(jnp.uint32(3)), nnx.Variable(jnp.uint32(3))])
+def test_what_holds_a_step_is_one_everywhere(step):
+    plan = jaxmix.MixPlan(optax.linear_schedule(0.0, 1.0, 4), 8)
+    assert plan.counts(step).tolist() == plan.counts(3).tolist() == [6, 2]
+    assert plan.state(step) == plan.state(3)
+    assert jaxmix.cosine_schedule(0.0, 1.0, 4)(step) == jaxmix.cosine_schedule(0.0, 1.0, 4)(3)
+    assert jaxmix.weights_at(step, optax.linear_schedule(0.0, 1.0, 4)).tolist() == [0.75, 0.25]
+    assert as_whole_step(step).tolist() == 3
+    assert jaxmix.tabulate(lambda t: 0.5, step).shape == (3,)
+    traced = jax.jit(lambda t: jaxmix.weights_at(Holder(t), optax.linear_schedule(0.0, 1.0, 4)))
+    assert traced(3).tolist() == [0.75, 0.25]
+    for truth in (True, np.bool_(True), jnp.array(True), Holder(jnp.array(True))):
+        for call in (plan.counts, as_step):
+            with pytest.raises(TypeError, match="step must be an integer"):
+                call(truth)
+    with pytest.raises(TypeError, match="step must be an integer >= 0 that is known now"):
+        jax.jit(lambda t: plan.counts(t))(3)
+
+
+def test_wide_traced_steps_saturate_and_do_not_wrap():
+    with jax.enable_x64(True):
+        for step in (2**32 + 5, 2**31, 2**62):
+            assert int(jax.jit(as_step)(jnp.int64(step))) == MAX_STEP
+            assert int(jax.jit(as_step)(jnp.uint64(step))) == MAX_STEP
+        assert int(jax.jit(as_step)(jnp.int64(-(2**32) + 5))) == 0
+
+
 def test_a_whole_step_is_an_integer_scalar():
     assert as_whole_step(jnp.uint32(7)).dtype == jnp.int32
     with pytest.raises(TypeError, match=r"step must be an integer, got 2\.0"):
@@ -146,7 +188,7 @@ def test_what_is_no_schedule_is_refused():
     with pytest.raises(TypeError, match=r"schedule must be callable, got 0\.5"):
         call_schedule(0.5, 3)
     for value in (True, 1j):
-        with pytest.raises(TypeError, match="a schedule's value must be real"):
+        with pytest.raises(TypeError, match="a schedule's value must be a real number"):
             call_schedule(lambda step, value=value: value, 3)
     with pytest.raises(ValueError, match="step must be in"):
         call_schedule(optax.linear_schedule(0.0, 1.0, 10), -1)

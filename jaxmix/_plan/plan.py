@@ -83,8 +83,10 @@ class MixPlan:
         known = PlannedSchedule(weights) if callable(weights) else constant_units(weights)
         self._timeline = Timeline(known, self.batch_size, self.seed, begin)
         self.num_sources, self.first_step = self._timeline.num_sources, self._timeline.first_step
-        self.weights = weights if isinstance(known, PlannedSchedule) else known[0] / ONE
-        if not callable(self.weights):
+        if isinstance(known, PlannedSchedule):
+            self.weights = weights
+        else:
+            self.weights = known[0] / ONE
             self.weights.setflags(write=False)
 
     def __repr__(self) -> str:

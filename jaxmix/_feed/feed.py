@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxmix._checks import need, whole_number
-from jaxmix._feed.readers import Reader, RowNumbers, check_row_spec, make_reader
+from jaxmix._feed.readers import open_source
+from jaxmix._feed.row_spec import check_row_spec
+from jaxmix._feed.stacking import Rows
 from jaxmix._plan.plan import MixPlan
 from jaxmix._plan.timeline import StepRows
 
 ON_END = ("cycle", "stop", "error")
+
+
+def as_sequence(plan: MixPlan, sources: Sequence[Any]) -> list[Any]:
+    """The sources in the order of the plan."""
+    count = plan.num_sources
+    wanted = f"a list of {count} sources (a dict only for a plan whose sources have names)"
+    need(isinstance(sources, list | tuple), "sources", wanted, type(sources).__name__, TypeError)
+    need(len(sources) == count, "sources", wanted, len(sources))
+    return list(sources)
 
 
 class PlanSource:
@@ -71,13 +83,11 @@ class PlanSource:
         need(isinstance(plan, MixPlan), "plan", "a MixPlan", plan, TypeError)
         need(on_end in ON_END, "on_end", f"one of {ON_END}", on_end)
         num_steps = whole_number("num_steps", num_steps, plan.first_step)
-        count = plan.num_sources
-        need(len(sources) == count, "sources", f"{count}, one a source of the plan", len(sources))
         plan.rows(plan.first_step, shard_index=shard_index, shard_count=shard_count)  # is it one?
         self._plan, self._shard_index, self._shard_count = plan, shard_index, shard_count
-        self._sources = list(sources)
-        self._read, lengths = self._open()
-        self._lengths = np.asarray(lengths)
+        self._data = as_sequence(plan, sources)
+        self._open()
+        lengths = self._lengths.tolist()
         if on_end != "cycle":
             for k, step in enumerate(plan.runs_out_at(num_steps, lengths)):
                 if step is not None and on_end == "error":
@@ -99,19 +109,24 @@ class PlanSource:
 
     def __getitem__(self, index: int) -> dict[str, Any]:  # grain's name for the step
         if not self._plan.first_step <= index < self._num_steps:
-            wanted = f"in [{self._plan.first_step}, {self._num_steps})"
+            first, stop = self._plan.first_step, self._num_steps
+            how = f" (grain: `dataset[{first}:]`; torch: `sampler=range({first}, {stop})`)"
+            wanted = f"in [{first}, {stop}){how if first else ''}"
             raise IndexError(f"step must be {wanted}, got {index}")
         timeline = self._plan._timeline
         step_rows = timeline.rows(index, self._shard_index, self._shard_count)
         planned = timeline.planned(step_rows)
         order, reads = self._reads(step_rows)
-        found = [(k, *self._read[k](places)) for k, places in reads]
-        first, _, row_spec = found[0]
-        for k, _, other in found:
-            if other is not row_spec:
-                check_row_spec(other, row_spec, f"source {k}", f"source {first}")
-        columns = zip(*(leaves for _, leaves, _ in found), strict=True)
-        rows = row_spec.tree.unflatten(
+        found, failed = [], None
+        try:
+            for k, rows in reads:
+                found.append(self._read[k](rows))
+        except Exception as error:
+            failed = error
+        if failed is not None:
+            raise self._located(failed, *reads[len(found)], index)
+        columns = zip(*found, strict=True)
+        rows = self._tree.unflatten(
             [np.concatenate(parts).take(order, axis=0) for parts in columns]
         )
         index_of_row = planned.position % self._lengths.take(planned.source)
@@ -128,43 +143,73 @@ class PlanSource:
         need(begin <= self._num_steps, "first_step", done, first_step)
         return (self[step] for step in range(begin, self._num_steps))
 
-    def _reads(self, step_rows: StepRows) -> tuple[np.ndarray, list[tuple[int, RowNumbers]]]:
-        """What to read of each source, rising, and where in that each row of the batch is."""
-        counts, base, slots = step_rows
-        ends = counts.cumsum()
-        reads: list[tuple[int, RowNumbers]] = []
-        if self._shard_count == 1:
-            starts, stops = (base + ends - counts).tolist(), (base + ends).tolist()
+    def _reads(self, step_rows: StepRows) -> tuple[np.ndarray, list[tuple[int, Rows]]]:
+        """What to read of each source, and where in all of that each row of the batch is."""
+        counts, base, order = step_rows
+        stops, scattered = counts.cumsum(), {}
+        first = base + stops - counts
+        if self._shard_count > 1:
+            slots = np.sort(order)
+            order, stops = slots.searchsorted(order), slots.searchsorted(stops)
+            counts = np.diff(stops, prepend=0)
             for k in counts.nonzero()[0].tolist():
-                reads.append((k, range(starts[k], stops[k])))
-            return slots, reads
-        own = np.sort(slots)
-        first = 0
-        for k, stop in enumerate(own.searchsorted(ends).tolist()):
-            if stop > first:
-                places = own[first:stop] + base[k]
-                low, high = int(places[0]), int(places[-1]) + 1
-                reads.append((k, range(low, high) if high - low == stop - first else places))
-            first = stop
-        return own.searchsorted(slots), reads
+                places = slots[stops[k] - counts[k] : stops[k]] + base[k]
+                first[k] = places[0]
+                if places[-1] - places[0] >= counts[k]:
+                    scattered[k] = places % self._periods[k]
+        used = counts.nonzero()[0]
+        periods = self._periods.take(used)
+        begin = first.take(used) % periods
+        spans = (used, begin, begin + counts.take(used), periods)
+        reads: list[tuple[int, Rows]] = []
+        for k, start, stop, period in zip(*(span.tolist() for span in spans), strict=True):
+            if k in scattered:
+                reads.append((k, scattered[k]))
+            elif stop <= period:
+                reads.append((k, slice(start, stop)))
+            elif stop <= 2 * period:
+                reads += [(k, slice(start, period)), (k, slice(0, stop - period))]
+            else:
+                reads.append((k, np.arange(start, stop) % period))
+        return order, reads
 
-    def _open(self) -> tuple[list[Reader], list[int]]:
-        """A reader for each source, and their lengths."""
-        readers, lengths = [], []
-        for k, source in enumerate(self._sources):
-            length, reader = make_reader(source, f"source {k}")
-            need(length > 0, f"source {k}", "of at least one row", "none")
-            readers.append(reader)
-            lengths.append(length)
-        return readers, lengths
+    def _located(self, error: Exception, k: int, rows: Rows, step: int) -> Exception:
+        """The error of the first of these rows that can't be read, with a note of which it is."""
+        name = f"source {k}"
+        numbers = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+        place = f"one of the rows {numbers.min()} to {numbers.max()}"
+        for row in numbers.tolist():
+            try:
+                self._read[k](slice(row, row + 1))
+            except Exception as own:
+                error, place = own, f"row {row % self._lengths[k]}"
+                break
+        if isinstance(error, StopIteration):  # a loop would take it for the end of the batches
+            ended = RuntimeError(f"{name} must have rows at any index, got StopIteration")
+            ended.__cause__ = error
+            error = ended
+        error.add_note(f"where step {step} read {place} of {name}")
+        return error
+
+    def _open(self) -> None:
+        """Open all sources and compare their first rows, whether or not they meet in a batch."""
+        opened = [open_source(data, f"source {k}") for k, data in enumerate(self._data)]
+        for k, source in enumerate(opened):
+            check_row_spec(source.spec, opened[0].spec, f"source {k}", "source 0")
+        self._data = [source.data for source in opened]
+        self._read = [source.read for source in opened]
+        self._tree = opened[0].spec.tree
+        self._lengths = np.array([source.length for source in opened])
+        endless = [source.by_position for source in opened]
+        self._periods = np.where(endless, sys.maxsize, self._lengths)
 
     def __getstate__(self) -> dict[str, Any]:
         self._plan = self._plan._with_known_counts(self._num_steps)
-        return {**self.__dict__, "_read": None}
+        return {**self.__dict__, "_read": None, "_tree": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._read, _ = self._open()
+        self._open()
 
 
 class PlanSelectionMap:

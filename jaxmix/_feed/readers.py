@@ -1,156 +1,154 @@
-"""Rows of one source, whatever holds them: arrays, lists, grain or HuggingFace datasets."""
+"""How the rows of one source are read, whatever holds them: many rows at once where it can."""
 
 from __future__ import annotations
 
 import functools
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxmix._checks import leaf_name, need
+from jaxmix._feed.columns import open_columns
+from jaxmix._feed.convert import host_source
+from jaxmix._feed.row_spec import LeafSpec, RowSpec, example_spec, value_type
+from jaxmix._feed.stacking import Rows, check_rows, count_rows, stack_examples
 
-RowNumbers = range | np.ndarray
-"""Rising rows of a source counted through all epochs, a range where they are neighbours."""
 
+class Source(NamedTuple):
+    """An opened source: what it holds, its length, what its rows are, and how to read some.
 
-class RowSpec(NamedTuple):
-    """What the rows of two sources must share: the structure, and the type and shape of each leaf.
-
-    A text has the type "U" or "S", whatever its width.
+    `read(rows)` returns the leaves [n, ...] in the order of `rows`, which may repeat and lie below
+    the length. With `by_position` they are positions, which count on through the epochs.
     """
 
-    tree: Any
-    leaves: tuple[tuple[Any, tuple[int, ...]], ...]
+    data: Any
+    length: int
+    spec: RowSpec
+    read: Callable[[Rows], Sequence[np.ndarray]]
+    by_position: bool
 
 
-Reader = Callable[[RowNumbers], tuple[list[np.ndarray], RowSpec]]
-"""From n places to the leaves [n, ...] and their row_spec."""
+def open_source(source: Any, name: str) -> Source:
+    """Open a source and read its first row.
 
-
-def make_reader(source: Any, name: str) -> tuple[int, Reader]:
-    """The length of a source and how to read it.
-
-    An array or a tree of arrays of one length is read by slice or index array, a HuggingFace
-    dataset too, and a list by slice. Any other object with `len` and `[i]` is read row by row: a
-    grain MapDataset at the place itself, so that each epoch has its own shuffle, others modulo the
-    length.
+    Arrays, and trees of arrays of one length, are read by slice or index array; HuggingFace
+    datasets too; lists by slice; objects with `__getitems__` (ArrayRecord, TFDS, torch) by a list
+    of rows; any other object with `len` and `[i]` row by row. A grain MapDataset is asked by
+    position, so that each epoch has its own shuffle; so is an object whose `reads_positions` is
+    true.
     """
-    leaves, tree = ([], None) if isinstance(source, list) else jax.tree.flatten(source)
-    if leaves and all(hasattr(leaf, "dtype") and len(leaf.shape) > 0 for leaf in leaves):
-        lengths = {leaf.shape[0] for leaf in leaves}
-        need(len(lengths) == 1, name, "a tree of arrays of one length", sorted(lengths))
-        return lengths.pop(), functools.partial(_read_arrays, leaves, _row_spec(leaves, tree))
-    ok = hasattr(source, "__len__") and hasattr(source, "__getitem__")
-    need(ok and not isinstance(source, dict), name, "arrays or rows by `[i]`", source, TypeError)
-    if hasattr(source, "column_names"):
-        read = _read_columns
-    elif isinstance(source, list | tuple | range):
-        read = _read_list
-    else:
-        read = _read_rows
-    return len(source), functools.partial(read, source, name)
-
-
-def _read_arrays(
-    leaves: list[Any], row_spec: RowSpec, places: RowNumbers
-) -> tuple[list[np.ndarray], RowSpec]:
-    length = leaves[0].shape[0]
-    parts = _by_epoch(places, length)
-    if len(parts) == 1:
-        return [np.asarray(leaf[parts[0]]) for leaf in leaves], row_spec
-    return [np.concatenate([leaf[rows] for rows in parts]) for leaf in leaves], row_spec
-
-
-def _read_columns(source: Any, name: str, places: RowNumbers) -> tuple[list[np.ndarray], RowSpec]:
-    columns: dict[str, list[np.ndarray]] = {}
-    for rows in _by_epoch(places, len(source)):
-        found = source[rows if isinstance(rows, slice) else rows.tolist()]
-        for key, values in found.items():
-            columns.setdefault(key, []).append(_array(values, f"column {key!r} of {name}"))
-    leaves, tree = jax.tree.flatten({key: np.concatenate(parts) for key, parts in columns.items()})
-    return leaves, _row_spec(leaves, tree)
-
-
-def _read_list(source: Any, name: str, places: RowNumbers) -> tuple[list[np.ndarray], RowSpec]:
-    examples: list[Any] = []
-    for rows in _by_epoch(places, len(source)):
-        examples.extend(source[rows] if isinstance(rows, slice) else [source[i] for i in rows])
-    return _stacked(examples, name)
-
-
-def _read_rows(source: Any, name: str, places: RowNumbers) -> tuple[list[np.ndarray], RowSpec]:
-    length = sys.maxsize if _is_map_dataset(source) else len(source)
-    return _stacked([source[int(place) % length] for place in places], name)
-
-
-def _is_map_dataset(source: Any) -> bool:
-    """True for a grain MapDataset, whose index goes on through the epochs."""
-    bases = ((base.__name__, base.__module__.split(".")[0]) for base in type(source).__mro__)
-    return ("MapDataset", "grain") in bases
-
-
-def _by_epoch(places: RowNumbers, length: int) -> list[Any]:
-    """The rows of the source at these places: a slice or an array for each epoch they touch."""
-    if isinstance(places, range):
-        row, count = places.start % length, len(places)
-        parts = [slice(row, min(row + count, length))]
-        for start in range(length, row + count, length):
-            parts.append(slice(0, min(row + count - start, length)))
-        return parts
-    epochs, rows = np.divmod(places, length)
-    return np.split(rows, np.flatnonzero(np.diff(epochs)) + 1)
-
-
-def _stacked(examples: list[Any], name: str) -> tuple[list[np.ndarray], RowSpec]:
-    """Examples, trees of one structure, as arrays [n, ...]."""
-    paths, tree = jax.tree.flatten_with_path(examples[0])
-    columns: list[list[Any]] = [[] for _ in paths]
-    for example in examples:
-        full = example is not None
-        need(full, f"a row of {name}", "an example (`filter` leaves None: filter before)", example)
-        leaves, other = jax.tree.flatten(example)
-        need(other == tree, f"a row of {name}", f"of the structure of another, {tree}", other)
-        for column, leaf in zip(columns, leaves, strict=True):
-            column.append(leaf)
-    names = (f"{leaf_name(path)} of {name}" for path, _ in paths)
-    stacked = list(map(_array, columns, names))
-    return stacked, _row_spec(stacked, tree)
-
-
-def _array(values: Any, name: str) -> np.ndarray:
-    """A column of equally shaped values as an array."""
-    if not isinstance(values, np.ndarray):
-        shapes = {np.shape(value) for value in values}
-        need(len(shapes) == 1, name, "of one shape in all rows", sorted(shapes))
-        values = np.asarray(values)
-    need(values.dtype != object, name, "numbers or text", "objects", TypeError)
-    return values
-
-
-def _row_spec(leaves: list[Any], tree: Any) -> RowSpec:
-    kinds = (leaf.dtype.kind if leaf.dtype.kind in "US" else leaf.dtype for leaf in leaves)
-    shapes = (tuple(leaf.shape[1:]) for leaf in leaves)
-    return _shared(tree, tuple(zip(kinds, shapes, strict=True)))
-
-
-# One object for equal ones, so that comparing them costs nothing.
-_shared = functools.lru_cache(maxsize=1024)(RowSpec)
-
-
-def check_row_spec(row_spec: RowSpec, model: RowSpec, name: str, model_name: str) -> None:
-    """Raise unless the rows of two sources can stand in one batch."""
-    need(
-        row_spec.tree == model.tree,
-        name,
-        f"of the structure of {model_name}, {model.tree}",
-        row_spec.tree,
+    data = host_source(source, name)
+    leaves, tree = ([], None) if isinstance(data, list) else jax.tree.flatten(data)
+    if leaves and all(map(_is_array, leaves)):
+        return _open_arrays(data, leaves, tree, name)
+    ok = hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, dict)
+    wanted = (
+        "arrays, a dict of arrays (not of lists), or rows by `[i]` (`PlanStream` reads streams)"
     )
-    paths = jax.tree.flatten_with_path(model.tree.unflatten(range(len(model.leaves))))[0]
-    for path, at in paths:
-        leaf = f"{leaf_name(path)} of {name}"
-        (kind, shape), (model_kind, model_shape) = row_spec.leaves[at], model.leaves[at]
-        need(kind == model_kind, leaf, f"{model_kind} as in {model_name}", str(kind), TypeError)
-        need(shape == model_shape, leaf, f"of row shape {model_shape} as in {model_name}", shape)
+    need(ok, name, wanted, data, TypeError)
+    length = len(data)
+    need(length > 0, name, "of at least one row", "none")
+    kind = type(data)  # asked for its methods: a wrapper may hand on what its inner object has
+    if hasattr(kind, "column_names") and hasattr(kind, "with_format"):
+        spec, read = open_columns(data, name)
+        return Source(data, length, spec, read, False)
+    if isinstance(data, list | tuple | range):
+        fetch = functools.partial(_from_list, data)
+    elif _has_own_items(kind):
+        fetch = functools.partial(_from_items, data)
+    else:
+        fetch = functools.partial(_one_by_one, data)
+    try:
+        first = fetch(slice(0, 1))[0]
+    except Exception as error:
+        error.add_note(f"where row 0 of {name} was read, to compare it with the other sources")
+        raise
+    spec = example_spec(first, name)
+    read = functools.partial(_read_examples, fetch, spec, name)
+    by_position = bool(getattr(data, "reads_positions", _is_map_dataset(data)))
+    return Source(data, length, spec, read, by_position)
+
+
+def _open_arrays(data: Any, leaves: list[Any], tree: Any, name: str) -> Source:
+    lengths = {leaf.shape[0] for leaf in leaves}
+    need(len(lengths) == 1, name, "a tree of arrays of one length", sorted(lengths))
+    length = lengths.pop()
+    need(length > 0, name, "of at least one row", "none")
+    paths = jax.tree.flatten_with_path(data)[0]
+    specs = [_array_spec(leaf, leaf_name(path), name) for path, leaf in paths]
+    takes = [_array_reader(*pair, name) for pair in zip(leaves, specs, strict=True)]
+    spec, only = RowSpec(tree, tuple(specs)), takes[0]
+    if len(takes) == 1:  # of many sources of one array each, half the time goes into calls
+        return Source(data, length, spec, lambda rows: (only(rows),), False)
+    return Source(data, length, spec, lambda rows: [take(rows) for take in takes], False)
+
+
+def _is_array(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and len(getattr(leaf, "shape", ())) > 0
+
+
+def _array_spec(leaf: Any, name: str, source_name: str) -> LeafSpec:
+    try:
+        dtype = np.dtype(getattr(leaf.dtype, "numpy_dtype", leaf.dtype))  # tensorstore has its own
+    except TypeError as error:
+        wanted = f"{name} of {source_name} must be of a NumPy dtype"
+        raise TypeError(f"{wanted} (convert it first), got {leaf.dtype}") from error
+    if dtype.kind not in "OSUT":
+        return LeafSpec(name, dtype.newbyteorder("="), tuple(leaf.shape[1:]))
+    return LeafSpec(name, *value_type(leaf[0], f"{name} of {source_name}"))
+
+
+def _array_reader(leaf: Any, spec: LeafSpec, name: str) -> Callable[[Rows], np.ndarray]:
+    if type(leaf) in (np.ndarray, np.memmap) and leaf.dtype == spec.type and leaf.dtype.isnative:
+        return np.asarray(leaf).__getitem__  # slices of a np.memmap cost more
+    return functools.partial(_read_array, leaf, spec, name)
+
+
+def _read_array(leaf: Any, spec: LeafSpec, name: str, rows: Rows) -> np.ndarray:
+    """Rows of an array that may be on disk: it is asked for rising rows, each once."""
+    if isinstance(rows, slice) or (np.diff(rows) > 0).all():
+        found = np.asarray(leaf[rows])
+    else:
+        once, where = np.unique(rows, return_inverse=True)
+        found = np.asarray(leaf[once])[where]
+    return check_rows(found, count_rows(rows), spec, name)
+
+
+def _numbers(rows: Rows) -> range | list[int]:
+    return range(rows.start, rows.stop) if isinstance(rows, slice) else rows.tolist()
+
+
+def _from_list(data: Any, rows: Rows) -> Sequence[Any]:
+    return data[rows] if isinstance(rows, slice) else [data[row] for row in rows.tolist()]
+
+
+def _from_items(data: Any, rows: Rows) -> Sequence[Any]:
+    return data.__getitems__(list(_numbers(rows)))
+
+
+def _one_by_one(data: Any, rows: Rows) -> Sequence[Any]:
+    return [data[row] for row in _numbers(rows)]
+
+
+def _read_examples(
+    fetch: Callable[[Rows], Sequence[Any]], spec: RowSpec, name: str, rows: Rows
+) -> list[np.ndarray]:
+    return stack_examples(fetch(rows), count_rows(rows), spec, name)
+
+
+def _has_own_items(kind: type) -> bool:
+    """True if `__getitems__` gives what `[i]` gives: no subclass changed only the latter."""
+    for base in kind.__mro__:
+        if "__getitems__" in vars(base):
+            return True
+        if "__getitem__" in vars(base):
+            return False
+    return False
+
+
+def _is_map_dataset(data: Any) -> bool:
+    """True for a grain MapDataset, whose index goes on through the epochs."""
+    bases = ((base.__name__, base.__module__.split(".")[0]) for base in type(data).__mro__)
+    return ("MapDataset", "grain") in bases

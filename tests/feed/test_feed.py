@@ -126,6 +126,7 @@ def test_a_source_is_asked_for_one_slice_a_step():
     sources[1] = CountedList(arrays()[1].tolist())
     sources[1].asked = []
     feed = PlanSource(plan, sources, 40)
+    assert sources[1].asked.pop() == slice(0, 1) and not sources[0].asked  # what is a row?
     for step in range(40):
         counts, cursors = plan.counts(step), plan.cursors(step)
         feed[step]
@@ -191,28 +192,34 @@ def test_steps_are_absolute_and_bounded():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda p: PlanSource(p, arrays()[:2], 9), "sources must be 3, one a source"),
+        (lambda p: PlanSource(p, arrays()[:2], 9), "sources must be a list of 3 sources"),
         (lambda p: PlanSource(p, arrays(), 9, on_end="skip"), "on_end must be one of"),
         (lambda p: PlanSource(p, arrays(), 9, shard_count=5), "shard_count must be a divisor"),
         (lambda p: PlanSource(p, arrays(), -1), "num_steps must be >= 0"),
         (lambda p: PlanSource(None, arrays(), 9), "plan must be a MixPlan"),
         (lambda p: PlanSource(p, [[], *arrays()[1:]], 9), "source 0 must be of at least one row"),
-        (lambda p: PlanSource(p, [3, *arrays()[1:]], 9), "source 0 must be arrays or rows by"),
-        (lambda p: PlanSource(p, [{"a": [1]}, *arrays()[1:]], 9), "source 0 must be arrays or"),
+        (
+            lambda p: PlanSource(p, [3, *arrays()[1:]], 9),
+            "source 0 must be arrays, a dict .* or rows by",
+        ),
+        (
+            lambda p: PlanSource(p, [{"a": [1]}, *arrays()[1:]], 9),
+            "source 0 must be arrays, a dict of arrays .not of lists",
+        ),
         (
             lambda p: PlanSource(p, [(np.ones(3), np.ones(4)), *arrays()[1:]], 9),
             "source 0 must be a tree of arrays of one length",
         ),
         (
-            lambda p: PlanSource(p, [{"a": arrays()[0]}, *arrays()[1:]], 9)[0],
+            lambda p: PlanSource(p, [{"a": arrays()[0]}, *arrays()[1:]], 9),
             "source 1 must be of the structure of source 0",
         ),
         (
-            lambda p: PlanSource(p, [arrays()[0].astype(np.int32), *arrays()[1:]], 9)[0],
+            lambda p: PlanSource(p, [arrays()[0].astype(np.int32), *arrays()[1:]], 9),
             "the array of source 1 must be int32 as in source 0",
         ),
         (
-            lambda p: PlanSource(p, [np.zeros((9, 2), int), *arrays()[1:]], 9)[0],
+            lambda p: PlanSource(p, [np.zeros((9, 2), int), *arrays()[1:]], 9),
             r"source 1 must be of row shape \(2,\) as in source 0",
         ),
         (
@@ -220,15 +227,15 @@ def test_steps_are_absolute_and_bounded():
             "a row of source 0 must be an example .*filter",
         ),
         (
-            lambda p: PlanSource(p, [[{"a": 1}, {"b": 1}], *arrays()[1:]], 9)[0],
-            "a row of source 0 must be of the structure of another",
+            lambda p: PlanSource(p, [[{"a": 1}, {"b": 1}]] * 3, 9)[0],
+            "a row of source 0 must be of the structure of the first",
         ),
         (
-            lambda p: PlanSource(p, [[np.ones(2), np.ones(3)], *arrays()[1:]], 9)[0],
-            "of source 0 must be of one shape in all rows",
+            lambda p: PlanSource(p, [[np.ones(2), np.ones(3)]] * 3, 9)[0],
+            "of source 0 must be of one shape .ragged rows: pad or pack them",
         ),
         (
-            lambda p: PlanSource(p, [[object(), object()], *arrays()[1:]], 9)[0],
+            lambda p: PlanSource(p, [[object(), object()], *arrays()[1:]], 9),
             "of source 0 must be numbers or text",
         ),
         (lambda p: PlanSelectionMap(None, 9), "plan must be a MixPlan"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmix._checks import need
+
+STREAM = "rows by `[i]` (`PlanStream` reads streams)"
 
 
 def host_source(source: Any, name: str) -> Any:
@@ -25,6 +27,7 @@ def host_source(source: Any, name: str) -> Any:
     """
     is_name = isinstance(source, str | bytes | os.PathLike)
     need(not is_name, name, "the opened data, as `np.load(path)`, not a name", source, TypeError)
+    need(not isinstance(source, Iterator), name, STREAM, type(source).__name__, TypeError)
     if isinstance(source, list):
         first = jax.tree.leaves(next(iter(source), None))
         on_device = any(isinstance(leaf, jax.Array) for leaf in first)
@@ -139,20 +142,18 @@ CONVERTED: dict[tuple[str, str], Convert] = {
 }
 """How classes, by package and name, become NumPy: their packages need not be there."""
 
-_STREAM = "rows by `[i]` (`PlanStream` reads streams)"
-
 REFUSED = {
     ("numpy", "MaskedArray"): "an array without a mask, as `array.filled(value)`",
     ("scipy", "_spbase"): "a dense array, as `matrix.toarray()`",
     ("scipy", "spmatrix"): "a dense array, as `matrix.toarray()`",
     ("polars", "LazyFrame"): "a frame in memory, as `frame.collect()`",
     ("tensorflow", "RaggedTensor"): "of one length, as `tensor.to_tensor()`",
-    ("tensorflow", "DatasetV2"): _STREAM,
+    ("tensorflow", "DatasetV2"): STREAM,
     ("datasets", "DatasetDict"): 'one split of it, as `dataset["train"]`',
     ("datasets", "IterableDatasetDict"): 'one split of it, as `dataset["train"]`',
-    ("datasets", "IterableDataset"): _STREAM,
-    ("grain", "IterDataset"): _STREAM,
-    ("torch", "IterableDataset"): _STREAM,
+    ("datasets", "IterableDataset"): STREAM,
+    ("grain", "IterDataset"): STREAM,
+    ("torch", "IterableDataset"): STREAM,
     ("torch", "DataLoader"): "the data set that the loader reads",
 }
 """What a class, by package and name, is to be converted to by the user."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxmix._checks import need
@@ -27,6 +28,8 @@ SCALARS = {
     float: np.dtype(np.float64),
     complex: np.dtype(np.complex128),
 }
+PLAIN = {*SCALARS, str, bytes, np.ndarray}
+LEAF = jax.tree.structure(0)
 
 
 def count_rows(rows: Rows) -> int:
@@ -39,6 +42,8 @@ def stack_examples(
 ) -> list[np.ndarray]:
     """Stack `count` examples, trees of one structure, leaf by leaf."""
     _check_count(len(examples), count, name)
+    if spec.tree == LEAF and set(map(type, examples)) <= PLAIN:  # no trees to be walked
+        return [stack_values(examples, spec.leaves[0], name)]
     columns: list[list[Any]] = [[] for _ in spec.leaves]
     for example in examples:
         need_example(example, name)

@@ -19,7 +19,7 @@ ON_END = ("cycle", "stop", "error")
 
 
 def as_sequence(plan: MixPlan, sources: Sequence[Any]) -> list[Any]:
-    """The sources in the order of the plan."""
+    """Return the sources in the order of the plan."""
     count = plan.num_sources
     wanted = f"a list of {count} sources (a dict only for a plan whose sources have names)"
     need(isinstance(sources, list | tuple), "sources", wanted, type(sources).__name__, TypeError)
@@ -40,10 +40,11 @@ class PlanSource:
 
     Args:
       plan: a `MixPlan`.
-      sources: one a source of the plan. An array, or a dict or other tree of arrays of one length
-        (NumPy, memory-mapped and the like); a list of examples; a grain MapDataset; a HuggingFace
-        dataset; any object with `len` and `[i]`. All with the same leaves. Arrays, lists and
-        HuggingFace datasets are asked for one slice a step, or by index for a part of the batch.
+      sources: a list with the data of each source, in the order of the plan: an array, or a dict or
+        other tree of arrays of one length (NumPy, memory-mapped, h5py, zarr, tensorstore); a table
+        of pandas, polars or pyarrow, as the dict of its columns; a list of examples; a grain
+        MapDataset; a HuggingFace dataset; any object with `len` and `[i]`. Tables and the arrays of
+        JAX, torch and TensorFlow are converted to NumPy once.
       num_steps: the steps, counted from step 0 whatever `plan.first_step` is.
       shard_index, shard_count: this process's contiguous part of each batch; `shard_count` must
         divide B. Only its own rows are read.
@@ -51,9 +52,24 @@ class PlanSource:
         is cut to the last step that all sources can serve. "error": ValueError at once, naming the
         source and the step. Never another source's row, never a short batch.
 
+    Rows: all sources have rows of one structure, with leaves of the same dtype and shape. The first
+    row of each is read and compared when the feed is made; later rows must fit the first of their
+    source, and integers in a column of floats are widened. In an example, dicts and tuples are
+    structure and a list is one value: a list of tokens is a leaf [T]. Text and bytes come as object
+    arrays of `str` and `bytes`, which keep every value. NumPy's "U" and "S" cut NULs at the end; a
+    source that is such an array has lost them already.
+
+    Reading: arrays are asked for one slice a step, or one index array for scattered rows, which
+    rises for arrays on disk; lists and HuggingFace datasets likewise; an object with `__getitems__`
+    (ArrayRecord, TFDS, torch) for a list of rows; others row by row. A grain MapDataset, or an
+    object with `reads_positions = True`, is asked for positions, so that it has an order of its own
+    in each epoch. HuggingFace's formats "jax", "torch" and "tensorflow" are read as "numpy", those
+    of tables as none.
+
     Raises:
-      ValueError, TypeError: as said; sources that are too many or few, empty, not alike, or give
-        None for a row. IndexError: a step outside the plan.
+      ValueError, TypeError: sources that are too many or few, empty, unlike each other, or of a
+        kind without clear rows; a row that is None or does not fit. IndexError: a step outside the
+        plan. An error of a source itself has a note with the source, the row and the step.
 
     With grain: keep the seeds of shuffled sources apart (0, 1000, 2000), since the shuffle of seed
     s in its next epoch is that of seed s + 1. Don't `filter` a source; its length must be known.
@@ -125,13 +141,13 @@ class PlanSource:
             failed = error
         if failed is not None:
             raise self._located(failed, *reads[len(found)], index)
-        columns = zip(*found, strict=True)
-        rows = self._tree.unflatten(
-            [np.concatenate(parts).take(order, axis=0) for parts in columns]
-        )
+        leaves = [
+            (np.concatenate(parts) if len(parts) > 1 else parts[0]).take(order, axis=0)
+            for parts in zip(*found, strict=True)
+        ]
         index_of_row = planned.position % self._lengths.take(planned.source)
         at = {"index": index_of_row, "step": np.int32(index)}
-        return {"rows": rows, **planned._asdict(), **at}
+        return {"rows": self._tree.unflatten(leaves), **planned._asdict(), **at}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self.batches(self._plan.first_step)

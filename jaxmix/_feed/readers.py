@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -43,7 +43,7 @@ def open_source(source: Any, name: str) -> Source:
     leaves, tree = ([], None) if isinstance(data, list) else jax.tree.flatten(data)
     if leaves and all(map(_is_array, leaves)):
         return _open_arrays(data, leaves, tree, name)
-    ok = hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, dict)
+    ok = hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, Mapping)
     wanted = (
         "arrays, a dict of arrays (not of lists), or rows by `[i]` (`PlanStream` reads streams)"
     )

@@ -27,7 +27,8 @@ def host_source(source: Any, name: str) -> Any:
     """
     is_name = isinstance(source, str | bytes | os.PathLike)
     need(not is_name, name, "the opened data, as `np.load(path)`, not a name", source, TypeError)
-    need(not isinstance(source, Iterator), name, STREAM, type(source).__name__, TypeError)
+    is_stream = isinstance(source, Iterator) and not hasattr(source, "__getitem__")
+    need(not is_stream, name, STREAM, type(source).__name__, TypeError)
     if isinstance(source, list):
         first = jax.tree.leaves(next(iter(source), None))
         on_device = any(isinstance(leaf, jax.Array) for leaf in first)

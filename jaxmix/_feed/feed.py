@@ -133,7 +133,8 @@ class PlanSource:
         step_rows = timeline.rows(index, self._shard_index, self._shard_count)
         planned = timeline.planned(step_rows)
         order, reads = self._reads(step_rows)
-        found, failed = [], None
+        found: list[Sequence[np.ndarray]] = []
+        failed = None
         try:
             for k, rows in reads:
                 found.append(self._read[k](rows))
@@ -141,10 +142,7 @@ class PlanSource:
             failed = error
         if failed is not None:
             raise self._located(failed, *reads[len(found)], index)
-        leaves = [
-            (np.concatenate(parts) if len(parts) > 1 else parts[0]).take(order, axis=0)
-            for parts in zip(*found, strict=True)
-        ]
+        leaves = [_joined(parts).take(order, axis=0) for parts in zip(*found, strict=True)]
         index_of_row = planned.position % self._lengths.take(planned.source)
         at = {"index": index_of_row, "step": np.int32(index)}
         return {"rows": self._tree.unflatten(leaves), **planned._asdict(), **at}
@@ -226,6 +224,11 @@ class PlanSource:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._open()
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """The parts as one array; a single one is not copied."""
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 class PlanSelectionMap:

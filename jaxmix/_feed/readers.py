@@ -101,7 +101,7 @@ def _array_spec(leaf: Any, name: str, source_name: str) -> LeafSpec:
 
 
 def _array_reader(leaf: Any, spec: LeafSpec, name: str) -> Callable[[Rows], np.ndarray]:
-    if type(leaf) in (np.ndarray, np.memmap) and leaf.dtype == spec.type and leaf.dtype.isnative:
+    if type(leaf) in (np.ndarray, np.memmap) and leaf.dtype == spec.type:
         return np.asarray(leaf).__getitem__  # slices of a np.memmap cost more
     return functools.partial(_read_array, leaf, spec, name)
 

@@ -46,10 +46,10 @@ def stack_examples(
         return [stack_values(examples, spec.leaves[0], name)]
     columns: list[list[Any]] = [[] for _ in spec.leaves]
     for example in examples:
-        need_example(example, name)
         leaves, tree = row_leaves(example)
-        wanted = f"of the structure of the first, {spec.tree}"
-        need(tree == spec.tree, f"a row of {name}", wanted, tree)
+        if tree != spec.tree:
+            need_example(example, name)
+            need(False, f"a row of {name}", f"of the structure of the first, {spec.tree}", tree)
         for column, value in zip(columns, leaves, strict=True):
             column.append(value)
     return [
@@ -89,8 +89,7 @@ def check_rows(found: Any, count: int, leaf: LeafSpec, name: str) -> np.ndarray:
     _check_count(len(found), count, name)
     if isinstance(found, np.ndarray) and found.dtype.kind not in "OSUT":
         _check_shapes({found.shape[1:]}, leaf, f"{leaf.name} of {name}")
-        if found.dtype != leaf.type:
-            _check_types({found.dtype}, leaf, f"{leaf.name} of {name}")
+        _check_types({found.dtype}, leaf, f"{leaf.name} of {name}")
         return found.astype(leaf.type, copy=False)
     values = found.tolist() if isinstance(found, np.ndarray) else list(found)
     return stack_values(values, leaf, name)
@@ -102,11 +101,11 @@ def _check_count(found: int, count: int, name: str) -> None:
 
 def _check_types(types: set[np.dtype], leaf: LeafSpec, full_name: str) -> None:
     """Raise unless values of these types keep their value in the leaf's dtype."""
-    for found in types:
-        same = found == leaf.type
-        safe = found.kind != "b" and np.can_cast(found, leaf.type, "safe")
-        wanted = f"{leaf.type} as in its first row (convert all rows to one type)"
-        need(same or safe, full_name, wanted, str(found), TypeError)
+    for found in types - {leaf.type}:
+        number = isinstance(leaf.type, np.dtype) and found.kind != "b"
+        safe = number and np.can_cast(found, leaf.type, "safe")
+        wanted = f"{type_name(leaf)} as in its first row (convert all rows to one type)"
+        need(safe, full_name, wanted, str(found), TypeError)
 
 
 def _check_shapes(shapes: set[tuple[int, ...]], leaf: LeafSpec, full_name: str) -> None:

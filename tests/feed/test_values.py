@@ -88,6 +88,11 @@ def test_text_and_bytes_are_not_mixed():
         PlanSource(MixPlan(0.5, 4), [["a"], [b"a"]], 2)
     with pytest.raises(TypeError, match=r"source 0 must be str as in its first row.*'bytes'"):
         read(["a", b"b", "c"])
+    digits = datasets.Dataset.from_dict({"id": list(range(9))}).with_transform(
+        lambda batch: {"a": ["x"] if batch["id"] == [0] else np.array(batch["id"])}
+    )
+    with pytest.raises(TypeError, match=r"source 0 must be str as in its first row.*'int64'"):
+        read(digits)
     for row in ([1, "a"], ["a", 1], [["a"], [b"b"]], np.array([1, "a"], object)):
         with pytest.raises(TypeError, match="source 0 must be numbers or text"):
             read([row] * 6)

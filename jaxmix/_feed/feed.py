@@ -110,7 +110,7 @@ class PlanSource:
                     wanted = f"of enough rows for {num_steps} steps or on_end 'cycle' or 'stop'"
                     need(
                         False,
-                        f"source {k}",
+                        self._name(k),
                         wanted,
                         f"{lengths[k]} rows, too few from step {step} on",
                     )
@@ -189,7 +189,7 @@ class PlanSource:
 
     def _located(self, error: Exception, k: int, rows: Rows, step: int) -> Exception:
         """The error of the first of these rows that can't be read, with a note of which it is."""
-        name = f"source {k}"
+        name = self._name(k)
         numbers = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
         place = f"one of the rows {numbers.min()} to {numbers.max()}"
         for row in numbers.tolist():
@@ -205,11 +205,15 @@ class PlanSource:
         error.add_note(f"where step {step} read {place} of {name}")
         return error
 
+    def _name(self, k: int) -> str:
+        """What a source is called in messages."""
+        return f"source {k}"
+
     def _open(self) -> None:
         """Open all sources and compare their first rows, whether or not they meet in a batch."""
-        opened = [open_source(data, f"source {k}") for k, data in enumerate(self._data)]
+        opened = [open_source(data, self._name(k)) for k, data in enumerate(self._data)]
         for k, source in enumerate(opened):
-            check_row_spec(source.spec, opened[0].spec, f"source {k}", "source 0")
+            check_row_spec(source.spec, opened[0].spec, self._name(k), self._name(0))
         self._data = [source.data for source in opened]
         self._read = [source.read for source in opened]
         self._tree = opened[0].spec.tree

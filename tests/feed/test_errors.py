@@ -132,6 +132,15 @@ def test_an_error_that_only_many_rows_give_names_them():
     assert note_of(caught.value) == "where step 2 read one of the rows 8 to 11 of source 0"
 
 
+def test_a_row_of_a_later_epoch_is_named_by_its_place_in_the_source():
+    class ByPosition(Broken):
+        reads_positions = True
+
+    with pytest.raises(OSError, match="disk is gone") as caught:
+        PlanSource(MixPlan([1.0], 4), [ByPosition(13, length=10)], 9)[3]
+    assert note_of(caught.value) == "where step 3 read row 3 of source 0"
+
+
 def test_a_first_row_that_can_not_be_read_is_named():
     with pytest.raises(OSError, match="disk is gone") as caught:
         PlanSource(PLAN, forty(Broken(0)), 9)

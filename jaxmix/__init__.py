@@ -18,6 +18,7 @@ from jaxmix._mixing.metrics import MixMetrics
 from jaxmix._mixing.pool import RowPool, draw_rows
 from jaxmix._mixing.rows import MixedBatch, mix_rows, select_rows
 from jaxmix._mixing.sampler import MixtureSampler
+from jaxmix._plan.batch_sizes import rows_schedule
 from jaxmix._plan.plan import MixPlan
 from jaxmix._plan.timeline import PlannedRows
 from jaxmix._preview.plots import plot_schedules
@@ -90,6 +91,7 @@ __all__ = [
     "plot_schedules",
     "preview",
     "rescale_schedule",
+    "rows_schedule",
     "select_rows",
     "sigmoid_schedule",
     "source_sums",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxmix._checks import need, whole_number
 from jaxmix._feed.readers import Reader, RowNumbers, check_row_spec, make_reader
+from jaxmix._plan.names import match_by_name
 from jaxmix._plan.plan import MixPlan
 from jaxmix._plan.timeline import StepRows
 
@@ -28,10 +29,11 @@ class PlanSource:
 
     Args:
       plan: a `MixPlan`.
-      sources: one a source of the plan. An array, or a dict or other tree of arrays of one length
-        (NumPy, memory-mapped and the like); a list of examples; a grain MapDataset; a HuggingFace
-        dataset; any object with `len` and `[i]`. All with the same leaves. Arrays, lists and
-        HuggingFace datasets are asked for one slice a step, or by index for a part of the batch.
+      sources: one a source of the plan, in their order or a dict by name. An array, or a dict or
+        other tree of arrays of one length (NumPy, memory-mapped and the like); a list of examples;
+        a grain MapDataset; a HuggingFace dataset; any object with `len` and `[i]`. All with the
+        same leaves. Arrays, lists and HuggingFace datasets are asked for one slice a step, or by
+        index for a part of the batch.
       num_steps: the steps, counted from step 0 whatever `plan.first_step` is.
       shard_index, shard_count: this process's contiguous part of each batch; `shard_count` must
         divide B. Only its own rows are read.
@@ -61,7 +63,7 @@ class PlanSource:
     def __init__(
         self,
         plan: MixPlan,
-        sources: Sequence[Any],
+        sources: Sequence[Any] | Mapping[str, Any],
         num_steps: int,
         *,
         shard_index: int = 0,
@@ -71,12 +73,12 @@ class PlanSource:
         need(isinstance(plan, MixPlan), "plan", "a MixPlan", plan, TypeError)
         need(on_end in ON_END, "on_end", f"one of {ON_END}", on_end)
         num_steps = whole_number("num_steps", num_steps, plan.first_step)
-        count = plan.num_sources
-        need(len(sources) == count, "sources", f"{count}, one a source of the plan", len(sources))
+        found = match_by_name("sources", sources, plan.names)
         plan.rows(plan.first_step, shard_index=shard_index, shard_count=shard_count)  # is it one?
         self._plan, self._shard_index, self._shard_count = plan, shard_index, shard_count
-        self._sources = list(sources)
+        self._sources = found
         self._read, lengths = self._open()
+        plan._checked_lengths(lengths)
         self._lengths = np.asarray(lengths)
         if on_end != "cycle":
             for k, step in enumerate(plan.runs_out_at(num_steps, lengths)):
@@ -159,8 +161,8 @@ class PlanSource:
         return readers, lengths
 
     def __getstate__(self) -> dict[str, Any]:
-        self._plan = self._plan._with_known_counts(self._num_steps)
-        return {**self.__dict__, "_read": None}
+        plan = self._plan._with_known_counts(self._num_steps)
+        return {**self.__dict__, "_plan": plan, "_read": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -171,10 +173,10 @@ class PlanSelectionMap:
     """The plan row by row: a `DatasetSelectionMap` of grain, for transforms of single rows.
 
     For `grain.MapDataset.select_from_datasets(datasets, PlanSelectionMap(plan, num_steps))`: row i
-    of the global batch of step t is element `t * B + i`; a run continues at step t with `[t * B:]`.
-    Batch before `to_iter_dataset`, as `.batch(B)` of the MapDataset: batched afterwards, several
-    workers mix the rows of different steps. Don't `filter` a dataset before the mix: a row that is
-    dropped moves all later ones to other steps.
+    of the global batch of step t is element `plan.rows_before(t) + i`; a run continues at step t
+    with `[plan.rows_before(t):]`. Batch before `to_iter_dataset`, as `.batch(B)` of the MapDataset:
+    batched afterwards, several workers mix the rows of different steps. Don't `filter` a dataset
+    before the mix: a row that is dropped moves all later ones to other steps.
 
     Raises:
       IndexError: an element outside the plan; so `.repeat()` fails, and `num_steps` is the end.
@@ -191,29 +193,31 @@ class PlanSelectionMap:
         need(isinstance(plan, MixPlan), "plan", "a MixPlan", plan, TypeError)
         self._num_steps = whole_number("num_steps", num_steps, plan.first_step)
         self._plan = plan
-        self._last: tuple[int | None, list[int], list[int]] = (None, [], [])
+        self._last: tuple[int, list[int], list[int]] = (0, [], [])
 
     def __len__(self) -> int:
-        return self._num_steps * self._plan.batch_size
+        return self._plan.rows_before(self._num_steps)
 
     def __repr__(self) -> str:
         return f"PlanSelectionMap({self._plan!r}, num_steps={self._num_steps})"
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        first = self._plan.first_step * self._plan.batch_size
+        first = self._plan.rows_before(self._plan.first_step)
         return (self[element] for element in range(first, len(self)))
 
     def __getitem__(self, element: int) -> tuple[int, int]:
-        step, row = divmod(element, self._plan.batch_size)
         last = self._last  # read once: grain's threads share the map
-        if last[0] != step:
-            if not self._plan.first_step <= step < self._num_steps:
-                first = self._plan.first_step * self._plan.batch_size
+        row = element - last[0]
+        if not 0 <= row < len(last[1]):
+            first = self._plan.rows_before(self._plan.first_step)
+            if not first <= element < len(self):
                 raise IndexError(f"element must be in [{first}, {len(self)}), got {element}")
+            step = self._plan.step_of_row(element)
             source, position = self._plan.rows(step)
-            self._last = last = (step, source.tolist(), position.tolist())
+            begin = self._plan.rows_before(step)
+            self._last = last = (begin, source.tolist(), position.tolist())
+            row = element - begin
         return last[1][row], last[2][row]
 
     def __getstate__(self) -> dict[str, Any]:
-        self._plan = self._plan._with_known_counts(self._num_steps)
-        return self.__dict__
+        return {**self.__dict__, "_plan": self._plan._with_known_counts(self._num_steps)}

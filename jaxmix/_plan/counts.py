@@ -21,8 +21,6 @@ ONE = 2**52
 MAX_STEPS = 1024
 """The most steps in a block: their units fit an int64."""
 
-MAX_BATCH_SIZE = 2**24
-
 SPAN_NUMBERS = 2**15
 """The most counts in a span of steps dealt out at once: larger arrays fall out of the cache."""
 
@@ -55,15 +53,26 @@ def end_progress(progress: Progress, units: np.ndarray, batch_size: int) -> Prog
     return end
 
 
+def progress_after(progress: Progress, units: np.ndarray, batch_size: int, line: int) -> Progress:
+    """The state after the first `line` steps, 1 or more, of the block that these units are of."""
+    for first, last, end in _spans(progress, units, batch_size):
+        if line <= last:
+            if line < last:
+                end = _inside(progress, units[first:last], end, batch_size, line - first)
+            return end
+        progress = end
+    raise IndexError(line)
+
+
 def block_counts(progress: Progress, units: np.ndarray, batch_size: int) -> np.ndarray:
     """The rows of each source in each step of a block: int64 [T, K], >= 0, each step's sum B."""
     if units.shape[1] == 2:
-        whole, part = owed(progress, np.cumsum(units, axis=0), batch_size)
-        first = np.diff(whole[:, 0] + (part[:, 0] >= ONE // 2), prepend=0)
-        return np.stack([first, batch_size - first], axis=1)
+        rows = batch_size * np.arange(1, len(units) + 1)
+        given = _round_two(*owed(progress, np.cumsum(units, axis=0), batch_size), rows)
+        return np.diff(given, axis=0, prepend=0)
     counts = np.empty(units.shape, np.int64)
     for first, last, end in _spans(progress, units, batch_size):
-        ideal = np.cumsum(units[first:last], axis=0) * (batch_size / ONE) + progress.carry / ONE
+        ideal = _ideal(progress, np.cumsum(units[first:last], axis=0), batch_size)
         given = np.zeros((last - first + 1, units.shape[1]))
         given[-1] = end.cursors - progress.cursors
         _halve(given, ideal, batch_size)
@@ -83,32 +92,47 @@ def owed(progress: Progress, totals: np.ndarray, batch_size: int) -> tuple[np.nd
     return (high >> 20) + (part >> 52), part & (ONE - 1)
 
 
+def _round_two(whole: np.ndarray, part: np.ndarray, rows: int | np.ndarray) -> np.ndarray:
+    """The rows given to two sources who are owed whole and part rows: [..., 2] with the sum `rows`.
+
+    Here alone are two sources rounded: half a row is given to source 0.
+    """
+    first = whole[..., 0] + (part[..., 0] >= ONE // 2)
+    return np.stack([first, rows - first], axis=-1)
+
+
 def _spans(
     progress: Progress, units: np.ndarray, batch_size: int
 ) -> Iterator[tuple[int, int, Progress]]:
     """Cut a block into spans of steps: first, last + 1 and the state after it.
 
     Within a span every source has a weight in all steps or in none, so that any split of its rows
-    over the steps is allowed.
+    over the steps is allowed. Two sources need no spans.
     """
     num_steps, num_sources = units.shape
-    if num_sources == 2:
-        whole, part = owed(progress, units.sum(axis=0), batch_size)
-        given = whole + np.array([part[0] >= ONE // 2, part[1] > ONE // 2])
-        yield 0, num_steps, Progress(progress.cursors + given, (whole - given) * ONE + part)
-        return
-    alive = units > 0
-    ends = set((np.flatnonzero((alive[1:] != alive[:-1]).any(axis=1)) + 1).tolist())
-    longest = 1 << (max(SPAN_NUMBERS // num_sources, 1).bit_length() - 1)
+    cuts = [num_steps]
+    if num_sources > 2:
+        longest = 1 << (max(SPAN_NUMBERS // num_sources, 1).bit_length() - 1)
+        alive = units > 0
+        ends = np.flatnonzero((alive[1:] != alive[:-1]).any(axis=1)) + 1
+        cuts = sorted({*ends.tolist(), *range(longest, num_steps, longest), num_steps})
     first = 0
-    for last in sorted({*ends, *range(longest, num_steps, longest), num_steps}):
+    for last in cuts:
         whole, part = owed(progress, units[first:last].sum(axis=0), batch_size)
         rows = batch_size * (last - first)
-        room = np.where(alive[first], float(rows), 0.0)
-        given = _deal((whole + part / ONE)[None], room[None], rows)[0].astype(np.int64)
+        if num_sources == 2:
+            given = _round_two(whole, part, rows)
+        else:
+            room = np.where(units[first] > 0, float(rows), 0.0)
+            given = _deal((whole + part / ONE)[None], room[None], rows)[0].astype(np.int64)
         progress = Progress(progress.cursors + given, (whole - given) * ONE + part)
         yield first, last, progress
         first = last
+
+
+def _ideal(progress: Progress, totals: np.ndarray, batch_size: int) -> np.ndarray:
+    """The rows owed by the summed units since `progress`, in floats."""
+    return totals * (batch_size / ONE) + progress.carry / ONE
 
 
 def _halve(given: np.ndarray, ideal: np.ndarray, batch_size: int) -> None:
@@ -122,6 +146,37 @@ def _halve(given: np.ndarray, ideal: np.ndarray, batch_size: int) -> None:
         room = given[np.minimum(middle + half, last)] - below
         given[middle] = below + _deal(ideal[middle - 1] - below, room, half * batch_size)
         gap = half
+
+
+def _inside(
+    progress: Progress, units: np.ndarray, end: Progress, batch_size: int, line: int
+) -> Progress:
+    """The state after `line` steps inside a span with the state `end` after it.
+
+    Of the lines of `_halve` only those on the way to this one are worked out.
+    """
+    totals = units[:line].sum(axis=0)
+    whole, part = owed(progress, totals, batch_size)
+    if len(totals) == 2:
+        given = _round_two(whole, part, batch_size * line)
+    else:
+        low, gap = 0, 1 << (len(units) - 1).bit_length()
+        below, above = np.zeros(len(totals)), (end.cursors - progress.cursors).astype(float)
+        summed = np.zeros_like(totals)
+        while low < line:
+            gap //= 2
+            middle = low + gap
+            if middle >= len(units):
+                continue
+            total = summed + units[low:middle].sum(axis=0)
+            wanted = _ideal(progress, total, batch_size) - below
+            dealt = below + _deal(wanted[None], (above - below)[None], gap * batch_size)[0]
+            if middle <= line:
+                low, below, summed = middle, dealt, total
+            else:
+                above = dealt
+        given = below.astype(np.int64)
+    return Progress(progress.cursors + given, (whole - given) * ONE + part)
 
 
 def _deal(wanted: np.ndarray, room: np.ndarray, rows: int) -> np.ndarray:

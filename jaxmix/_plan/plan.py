@@ -12,7 +12,7 @@ import numpy as np
 from jaxmix._checks import need, source_lengths, whole_number
 from jaxmix._html import html_table
 from jaxmix._plan.counts import MAX_BATCH_SIZE, ONE
-from jaxmix._plan.exact_weights import constant_units
+from jaxmix._plan.exact_weights import PlannedSchedule, constant_units
 from jaxmix._plan.state import KIND, PlanState, fresh_state, read_state, write_state
 from jaxmix._plan.timeline import PlannedRows, Timeline
 from jaxmix._types import Weights
@@ -80,10 +80,10 @@ class MixPlan:
         need(self.seed < 2**32, "seed", "below 2^32", seed)
         same = state is None or self.seed == begin.seed
         need(same, "seed", f"{begin.seed}, that of `state`", seed)
-        known = weights if callable(weights) else constant_units(weights)
+        known = PlannedSchedule(weights) if callable(weights) else constant_units(weights)
         self._timeline = Timeline(known, self.batch_size, self.seed, begin)
         self.num_sources, self.first_step = self._timeline.num_sources, self._timeline.first_step
-        self.weights = known if callable(known) else known[0] / ONE
+        self.weights = weights if callable(weights) else known[0] / ONE
         if not callable(self.weights):
             self.weights.setflags(write=False)
 

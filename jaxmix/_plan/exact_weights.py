@@ -16,7 +16,7 @@ from jaxmix._schedules.evaluate import (
     compiled,
     compiled_values,
     float32_of,
-    values_on_host,
+    plain_values,
 )
 from jaxmix._schedules.schedule_errors import check_schedule
 from jaxmix._schedules.weights import TOLERANCE, check_simplex, numbers_of
@@ -80,7 +80,7 @@ class PlannedSchedule:
         """The value at a step: what a schedule in plain Python raises there is raised."""
         if self._is_plain:
             with _on_cpu():
-                return values_on_host(self.schedule, np.array([step]))[0].astype(np.float64)
+                return plain_values(self.schedule, np.array([step]))[0].astype(np.float64)
         return self.values(step)[0]
 
     def _values(self, steps: np.ndarray) -> np.ndarray:
@@ -90,7 +90,7 @@ class PlannedSchedule:
                     return compiled_values(self._function, steps)
                 except Exception:
                     self._is_plain = True
-            return values_on_host(self.schedule, steps, lenient=True)
+            return plain_values(self.schedule, steps, lenient=True)
 
 
 def schedule_units(schedule: PlannedSchedule, first_step: int) -> np.ndarray:

@@ -86,12 +86,10 @@ def _evaluate(body: Callable[..., Array], schedule: Schedule, step: ArrayLike) -
     return jnp.asarray(values if body is call_each else values[0])
 
 
-def values_on_host(schedule: Schedule, steps: np.ndarray, *, lenient: bool = False) -> np.ndarray:
+def values_on_host(schedule: Schedule, steps: np.ndarray, lenient: bool = False) -> np.ndarray:
     """The float32 values [T, ...] at known steps [T], int64 (of any size) or float32, `>= 0`.
 
-    By one compiled call if the schedule can be traced, else step by step with Python numbers. So
-    plain Python works, on the host: `if step < 100`, `math`, `np.interp`, `table[step]`. With
-    `lenient` a step at which it raises has the value NaN, if there is one at which it does not.
+    By one compiled call if the schedule can be traced, else by `plain_values`.
     """
     check_schedule(schedule)
     with jax.ensure_compile_time_eval():
@@ -99,9 +97,19 @@ def values_on_host(schedule: Schedule, steps: np.ndarray, *, lenient: bool = Fal
             return compiled_values(compiled(call_each, schedule), steps)
         except Exception:
             pass  # what the schedule itself has to say comes from the plain call
+    return plain_values(schedule, steps, lenient)
+
+
+def plain_values(schedule: Schedule, steps: np.ndarray, lenient: bool = False) -> np.ndarray:
+    """The values at known steps, asked for one by one with Python numbers.
+
+    So plain Python works: `if step < 100`, `math`, `np.interp`, `table[step]`. With `lenient` a
+    step at which it raises has the value NaN, if there is one at which it does not.
+    """
+    with jax.ensure_compile_time_eval():
         if isinstance(schedule, Formula):
             return schedule.combine_on_host(steps, lenient)
-        return _plain_values(schedule, steps, lenient)
+        return _asked_values(schedule, steps, lenient)
 
 
 def compiled_values(function: Callable[[Any], Array], steps: np.ndarray) -> np.ndarray:
@@ -112,12 +120,15 @@ def compiled_values(function: Callable[[Any], Array], steps: np.ndarray) -> np.n
     return np.asarray(function(as_step(steps)))
 
 
-def _plain_values(schedule: Schedule, steps: np.ndarray, lenient: bool) -> np.ndarray:
+def _asked_values(schedule: Schedule, steps: np.ndarray, lenient: bool) -> np.ndarray:
     values: list[np.ndarray | None] = []
     problem = None
     for step in steps.tolist():
         try:
-            values.append(float32_of(read_value(ask(schedule, step), schedule, on_host=True)))
+            value = ask(schedule, step)
+            if type(value) is not float:  # the common case, and the fast one
+                value = read_value(value, schedule, on_host=True)
+            values.append(float32_of(np.asarray(value)))
         except Exception as error:
             if not lenient:
                 raise
@@ -204,21 +215,32 @@ def compiled(body: Callable[..., Array], schedule: Schedule) -> Callable[..., Ar
     seen = snapshot(schedule) if isinstance(schedule, kind) else None
     if seen is None:
         return jax.jit(functools.partial(body, schedule))
-    known = _KEPT.get(schedule)
-    if known is None or known[0] != seen:
-        known = _KEPT[schedule] = (seen, {})
-    if body not in known[1]:
-        known[1][body] = jax.jit(functools.partial(_by_reference, body, weakref.ref(schedule)))
-    return known[1][body]
+    kept = _KEPT.get(schedule)
+    if kept is None or kept.seen != seen:
+        kept = _KEPT[schedule] = _Kept(seen, {})
+    if body not in kept.functions:
+        kept.functions[body] = jax.jit(functools.partial(_traced, body, weakref.ref(schedule)))
+    return kept.functions[body]
 
 
-_KEPT: weakref.WeakKeyDictionary[Any, tuple[Any, dict[Any, Callable[..., Array]]]] = (
-    weakref.WeakKeyDictionary()
-)
+@dataclasses.dataclass
+class _Kept:
+    """What a schedule read when it was traced, and what was compiled then, by body."""
+
+    seen: Any
+    functions: dict[Callable[..., Array], Callable[..., Array]]
 
 
-def _by_reference(body: Callable[..., Array], reference: weakref.ref, step: Array) -> Array:
-    return body(reference(), step)
+_KEPT: weakref.WeakKeyDictionary[Any, _Kept] = weakref.WeakKeyDictionary()
+
+
+def _traced(body: Callable[..., Array], reference: weakref.ref[Any], step: Array) -> Array:
+    """Trace the body; the schedule may change what it reads by being called (count its calls)."""
+    schedule = reference()
+    value = body(schedule, step)
+    if schedule in _KEPT:
+        _KEPT[schedule].seen = snapshot(schedule)
+    return value
 
 
 def _call(schedule: Schedule, step: Array) -> Array:

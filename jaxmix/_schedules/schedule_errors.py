@@ -50,8 +50,9 @@ def ask(schedule: Schedule, step: Any) -> Any:
     except Exception as error:
         name = name_of(schedule)
         if not _takes_one(schedule):
+            arguments = printable(str(inspect.signature(schedule)))[:200]
             raise TypeError(
-                f"schedule must take one argument, the step, got {name}{_arguments(schedule)}: "
+                f"schedule must take one argument, the step, got {name}{arguments}: "
                 "give it the others with functools.partial, or call it if it returns a schedule"
             ) from None
         if isinstance(step, Tracer) and _is_untraced(error):
@@ -92,6 +93,7 @@ def name_of(schedule: Any) -> str:
     while isinstance(schedule, functools.partial):
         schedule = schedule.func
     name = getattr(schedule, "__qualname__", None) or type(schedule).__qualname__
+    name = name.rpartition("<locals>.")[2]
     code = getattr(schedule, "__code__", None)
     if "<lambda>" in name and code is not None:
         file = code.co_filename.replace("\\", "/").rpartition("/")[2]
@@ -118,7 +120,3 @@ def _takes_one(schedule: Schedule) -> bool:
     except ValueError:  # some built-in functions have none
         return True
     return True
-
-
-def _arguments(schedule: Schedule) -> str:
-    return shown(inspect.signature(schedule))

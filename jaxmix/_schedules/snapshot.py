@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import sys
 import types
+import weakref
 from typing import Any
 
 import jax
@@ -43,6 +44,19 @@ class _Same:
     __hash__ = None
 
 
+class _SameTracer(_Same):
+    """A traced array, which must not be kept: equal as long as it is there."""
+
+    def __init__(self, value: Any):
+        self._reference = weakref.ref(value)
+
+    def __eq__(self, other: object) -> bool:
+        value = self._reference()
+        return isinstance(other, _SameTracer) and value is not None and value is other._reference()
+
+    __hash__ = None
+
+
 def snapshot(value: Any) -> Any:
     """What `value` reads, to be compared with `==`; None where that can't be known."""
     try:
@@ -59,8 +73,8 @@ def _seen(value: Any, path: tuple[int, ...]) -> Any:
         if isinstance(value, np.ndarray) and not value.flags.writeable and value.flags.owndata:
             return _Same(value)
         return kind, value.dtype, value.shape, hash(value.tobytes())
-    if isinstance(value, jax.Array) and is_concrete(value):
-        return _Same(value)
+    if isinstance(value, jax.Array):
+        return _Same(value) if is_concrete(value) else _SameTracer(value)
     if id(value) in path:
         return "as above"
     path = (*path, id(value))

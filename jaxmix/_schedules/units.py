@@ -16,6 +16,7 @@ Units = float | Callable[[int], Any] | None
 
 
 def in_units(step: Array, units: Units) -> Array:
+    """A step that may be traced in units, as float32."""
     if units is None:
         return step
     if callable(units):
@@ -41,12 +42,10 @@ def known_units(steps: np.ndarray, units: Units, lenient: bool) -> tuple[np.ndar
         try:
             found.append(plain_number(units(step)))
         except Exception:
-            if not lenient:
+            if not lenient or (missing[:line].all() and line == len(steps) - 1):
                 raise
             missing[line] = True
             found.append(0)
-    if missing.all():
-        units(steps[0].item())
     array = np.asarray(found)
     need(array.dtype.kind in "if", "steps_per_unit(step)", "a number", found[0], TypeError)
     need(bool((array >= 0).all()), "steps_per_unit(step)", ">= 0", array.min())

@@ -4,18 +4,75 @@ from __future__ import annotations
 
 import math
 import numbers
+import operator
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+
+from jaxmix._types import PyTree
+
+MAX_SHOWN = 300
+"""The most characters of a value in a message."""
+
+MAX_MESSAGE = 1200
 
 
 def need(ok: bool, name: str, needed: str, got: Any, error: type[Exception] = ValueError) -> None:
     """Raise `error("<name> must be <needed>, got <got>")` unless `ok`."""
     if not ok:
-        raise error(f"{name} must be {needed}, got {got!r}")
+        got = shown(got)
+        raise error(
+            printable(f"{name} must be {needed}"[: MAX_MESSAGE - len(got)]) + f", got {got}"
+        )
+
+
+def shown(value: Any) -> str:
+    """The value in a message: its `repr` on one line and cut short, an array by type and shape."""
+    text = printable(_SHORT.repr(value))
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
+
+
+def printable(text: str) -> str:
+    """`text` with control characters shown as escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:MAX_MESSAGE])
+
+
+class _Short(reprlib.Repr):
+    """`repr` of the first entries; no array is copied from a device, and no long text is made."""
+
+    def repr1(self, x: Any, level: int) -> str:
+        if isinstance(x, Tracer):
+            return f"a traced {x.aval}"
+        if isinstance(x, np.ndarray | jax.Array) and x.ndim:
+            return self._array(x)
+        if type(x).__module__ == "builtins":
+            return super().repr1(x, level)
+        try:
+            return repr(x)[: 2 * MAX_SHOWN]
+        except Exception:
+            return f"<{type(x).__name__}>"
+
+    def repr_int(self, x: int, level: int) -> str:
+        bits = x.bit_length()  # Python writes no more than 4,300 digits
+        return super().repr_int(x, level) if bits < 1000 else f"an integer of {bits} bits"
+
+    def _array(self, x: Any) -> str:
+        kind = f"{x.dtype}[{', '.join(map(str, x.shape))}]"
+        if x.size == 0 or (isinstance(x, jax.Array) and not x.is_fully_addressable):
+            return kind
+        first = np.asarray(x[(0,) * (x.ndim - 1)][:6]).tolist()
+        more = ", ..." if x.size > len(first) else ""
+        return f"{kind} of {', '.join(self.repr1(number, 1) for number in first)}{more}"
+
+
+_SHORT = _Short()
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = _SHORT.maxdict = 12
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 
 
 def is_concrete(value: Any) -> bool:
@@ -24,20 +81,49 @@ def is_concrete(value: Any) -> bool:
 
 
 def whole_number(name: str, value: Any, minimum: int) -> int:
-    """`value` as an int, at least `minimum`; bools, floats and arrays that are no scalar raise."""
-    ok = isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)
-    need(ok, name, f"an integer >= {minimum}", value, TypeError)
-    need(int(value) >= minimum, name, f">= {minimum}", value)
-    return int(value)
+    """`value` as an int, at least `minimum`.
+
+    Anything with `__index__` or `__jax_array__` that holds one integer will do; bools and floats
+    raise.
+    """
+    if type(value) is not int:
+        needed = f"an integer >= {minimum}"
+        number = unwrapped(value)
+        need(is_concrete(number), name, f"{needed} that is known now", value, TypeError)
+        try:
+            ok = not isinstance(value, bool)
+            number = operator.index(number)
+        except TypeError:
+            ok = False
+        need(ok, name, needed, value, TypeError)
+        value = number
+    need(value >= minimum, name, f">= {minimum}", value)
+    return value
+
+
+def unwrapped(value: Any) -> Any:
+    """The array in an object with `__jax_array__` (an `nnx.Variable`); others as they are."""
+    wraps = not isinstance(value, jax.Array) and hasattr(value, "__jax_array__")
+    return value.__jax_array__() if wraps else value
+
+
+def plain_number(value: Any) -> Any:
+    """The number or the array in anything that holds one; others as they are."""
+    value = unwrapped(value)
+    if isinstance(value, jax.Array | np.ndarray | np.generic | int | float):
+        return value
+    return operator.index(value) if hasattr(value, "__index__") else value
 
 
 def real_number(
     name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, open_low: bool = False
 ) -> float:
     """`value` as a finite float in [low, high], or in (low, high] with `open_low`."""
+    value = unwrapped(value)
+    need(is_concrete(value), name, "a number that is known now", value, TypeError)
     ok = isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
-    if not ok and is_concrete(value) and getattr(value, "shape", None) == ():
-        ok = np.issubdtype(np.asarray(value).dtype, np.number)
+    if not ok and getattr(value, "shape", None) == ():
+        ok = any(jnp.issubdtype(value.dtype, kind) for kind in (jnp.floating, jnp.integer))
     need(ok, name, "a number", value, TypeError)
     number = float(value)
     inside = (low < number if open_low else low <= number) and number <= high
@@ -83,18 +169,28 @@ def check_alike(trees: tuple[Any, ...], *, skip_axes: int = 0) -> None:
     need(len(first) > 0, "source 0", "a tree with at least one array", trees[0])
     for k, tree in enumerate(trees):
         leaves, other = jax.tree.flatten(tree)
-        need(other == structure, f"source {k}", f"of the structure of source 0, {structure}", other)
+        if other != structure:
+            raise ValueError(_structure_message(k, trees[0], tree))
         for (path, model), leaf in zip(first, leaves, strict=True):
             name = f"{leaf_name(path)} of source {k}"
             need(hasattr(leaf, "dtype"), name, "an array", leaf, TypeError)
-            need(
-                leaf.dtype == model.dtype,
-                name,
-                f"{model.dtype} as in source 0",
-                leaf.dtype,
-                TypeError,
-            )
+            needed = f"{model.dtype} as in source 0"
+            need(leaf.dtype == model.dtype, name, needed, leaf.dtype, TypeError)
             need(len(leaf.shape) >= skip_axes, name, f"of rank {skip_axes} or more", leaf.shape)
             same = leaf.shape[skip_axes:] == model.shape[skip_axes:]
             ranks = len(leaf.shape) == len(model.shape)
             need(same and ranks, name, f"of shape {model.shape} as in source 0", leaf.shape)
+
+
+def _structure_message(k: int, first: PyTree, other: PyTree) -> str:
+    """How the structure of source k differs from that of source 0: by leaves, if by their names."""
+    here, there = (
+        {leaf_name(path) for path, _ in jax.tree.leaves_with_path(tree)} for tree in (first, other)
+    )
+    message = f"source {k} must be of the structure of source 0"
+    parts = [("has no", sorted(here - there)), ("has also", sorted(there - here))]
+    lacks = [f"{verb} {printable(', '.join(names[:5]))[:200]}" for verb, names in parts if names]
+    if lacks:
+        return f"{message}, but it {' and '.join(lacks)}"
+    structures = [shown(jax.tree.structure(tree)) for tree in (first, other)]
+    return f"{message}, {structures[0]}, got {structures[1]}"

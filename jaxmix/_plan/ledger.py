@@ -16,10 +16,9 @@ from jaxmix._plan.counts import (
     end_progress,
     progress_after,
 )
+from jaxmix._plan.exact_weights import PlannedSchedule, raise_bad_weights, schedule_units
 from jaxmix._plan.pickling import need_picklable
 from jaxmix._plan.state import PlanState
-from jaxmix._plan.weights import raise_bad_weights, units_of
-from jaxmix._types import Schedule
 
 Found = tuple[int, np.ndarray]
 
@@ -46,7 +45,7 @@ class Ledger:
 
     def __init__(
         self,
-        weights: np.ndarray | Schedule,
+        weights: np.ndarray | PlannedSchedule,
         sizes: BatchSizes,
         begin: PlanState,
     ):
@@ -115,11 +114,11 @@ class Ledger:
 
     def units(self, first: int) -> np.ndarray:
         """The units [T, K] from a step to the end of its block, or to the first bad weights."""
-        if not callable(self.weights):
+        if isinstance(self.weights, np.ndarray):
             return np.broadcast_to(self.weights, (MAX_STEPS - first % MAX_STEPS, self.num_sources))
         known = self._units_kept
         if known[0] != first:
-            self._units_kept = known = (first, units_of(self.weights, first))
+            self._units_kept = known = (first, schedule_units(self.weights, first))
             count = known[1].shape[1]
             names = f"{self.num_sources}, one a source"
             need(count == self.num_sources, "the number of a schedule's weights", names, count)
@@ -136,7 +135,7 @@ class Ledger:
 
     def raise_bad(self, step: int) -> NoReturn:
         """Raise the error of a step at which the schedule's value is no weights."""
-        assert callable(self.weights)
+        assert isinstance(self.weights, PlannedSchedule)
         raise_bad_weights(self.weights, step)
 
     def _first(self, number: int) -> int:
@@ -178,5 +177,6 @@ class Ledger:
         self._origin, self._offset, self._passed = begin.step, begin.progress.cursors, kept
 
     def __getstate__(self) -> dict[str, Any]:
-        need_picklable(self.weights)
+        if isinstance(self.weights, PlannedSchedule):
+            need_picklable(self.weights.schedule)
         return {**self.__dict__, "_units_kept": (-1, None), "_passed": dict(self._passed)}

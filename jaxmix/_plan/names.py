@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmix._checks import need
-
-MOST_SHOWN = 12
+from jaxmix._checks import need, shown
 
 
 def default_names(num_sources: int) -> tuple[str, ...]:
@@ -40,14 +38,7 @@ def by_name(what: str, given: Mapping[str, Any], names: Sequence[str]) -> list[A
         missing = [name for name in names if name not in given]
         unknown = sorted(map(str, given.keys() - set(names)))
         raise ValueError(
-            f"{what} must be for the sources {shown_names(names)}, got {shown_names(given)}: "
-            f"missing {shown_names(missing)}, unknown {shown_names(unknown)}"
+            f"{what} must be for the sources {shown(list(names))}, got {shown(list(given))}: "
+            f"missing {shown(missing)}, unknown {shown(unknown)}"
         )
     return [given[name] for name in names]
-
-
-def shown_names(names: Any) -> str:
-    """A list of names as text of bounded length."""
-    shown = [repr(name if len(str(name)) <= 40 else f"{str(name)[:37]}...") for name in names]
-    more = [f"... {len(shown)} in all"] if len(shown) > MOST_SHOWN else []
-    return f"[{', '.join(shown[:MOST_SHOWN] + more)}]"

@@ -16,7 +16,7 @@ def need_picklable(schedule: Any) -> None:
     The answer depends on who asks: cloudpickle and `copy.copy` take any function by the same way in
     which pickle fails, so the callers are looked at.
     """
-    if not callable(schedule) or _asked_by_another():
+    if _asked_by_another():
         return
     try:
         pickle.dumps(schedule)

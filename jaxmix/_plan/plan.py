@@ -9,13 +9,14 @@ from typing import Any, overload
 
 import numpy as np
 
-from jaxmix._checks import need, source_lengths, source_names, whole_number
+from jaxmix._checks import need, shown, source_lengths, source_names, whole_number
 from jaxmix._html import html_table
 from jaxmix._plan.batch_sizes import BatchSize, read_batch_sizes
 from jaxmix._plan.counts import ONE
+from jaxmix._plan.exact_weights import schedule_units
 from jaxmix._plan.known_counts import KnownCounts
 from jaxmix._plan.ledger import Ledger
-from jaxmix._plan.names import default_names, match_by_name, shown_names
+from jaxmix._plan.names import default_names, match_by_name
 from jaxmix._plan.state import (
     KIND,
     PlanState,
@@ -25,7 +26,7 @@ from jaxmix._plan.state import (
     write_state,
 )
 from jaxmix._plan.timeline import PlannedRows, Timeline
-from jaxmix._plan.weights import PlanWeights, read_weights, units_of
+from jaxmix._plan.weights import PlanWeights, read_weights
 from jaxmix._types import Schedule
 
 
@@ -111,13 +112,14 @@ class MixPlan:
         need(self.seed < 2**32, "seed", "below 2^32", seed)
         same = old is None or self.seed == old.seed
         need(same, "seed", f"{old and old.seed}, that of `state`", seed)
-        self.num_sources = (units_of(known, first) if callable(known) else known).shape[1]
+        units = known if isinstance(known, np.ndarray) else schedule_units(known, first)
+        self.num_sources = units.shape[1]
         self.names = tuple(source_names(labels, self.num_sources))
         begin = fresh_state(self.names, self.group_size)
         if old is not None:
             begin = continued(old, self.names, self.group_size)
         unknown = set(resized) - set(self.names)
-        need(not unknown, "resized", f"names of {shown_names(self.names)}", sorted(unknown))
+        need(not unknown, "resized", f"names of {shown(list(self.names))}", sorted(unknown))
         kept = zip(self.names, begin.lengths, strict=True)
         self._lengths = tuple(None if name in resized else length for name, length in kept)
         self._away, self._known = begin.away, None
@@ -129,14 +131,15 @@ class MixPlan:
     def weights(self) -> np.ndarray | Schedule | None:
         """The schedule, or the numbers as float64 [K]; None in the copy of a worker process."""
         known = self._timeline.ledger.weights
-        if isinstance(known, np.ndarray):
-            known = known[0] / ONE
-            known.setflags(write=False)
-        return known
+        if not isinstance(known, np.ndarray):
+            return None if known is None else known.schedule
+        numbers = known[0] / ONE
+        numbers.setflags(write=False)
+        return numbers
 
     def __repr__(self) -> str:
         named = self.names != default_names(self.num_sources)
-        sources = shown_names(self.names) if named else f"{self.num_sources} sources"
+        sources = shown(list(self.names)) if named else f"{self.num_sources} sources"
         group = f"group_size={self.group_size}, " if self.group_size > 1 else ""
         return (
             f"MixPlan({sources}, batch_size={self.batch_size}, {group}"
@@ -147,7 +150,7 @@ class MixPlan:
         shown = ("batch_size", "group_size", "seed", "first_step")
         facts = {name: getattr(self, name) for name in shown}
         weights = np.array2string(self.weights_at(self.first_step), precision=4, threshold=16)
-        facts |= {"sources": self.num_sources, "names": shown_names(self.names)}
+        facts |= {"sources": self.num_sources, "names": shown(list(self.names))}
         facts |= {f"weights at step {self.first_step}": weights}
         return html_table("MixPlan", [], facts.items())
 
@@ -269,7 +272,7 @@ class MixPlan:
     def _with_known_counts(self, num_steps: int) -> MixPlan:
         """A copy for worker processes: counts of the steps below `num_steps`, and no schedule."""
         ledger = self._timeline.ledger
-        if not isinstance(ledger, Ledger) or not callable(ledger.weights):
+        if not isinstance(ledger, Ledger) or isinstance(ledger.weights, np.ndarray):
             return self
         known = self._known
         if known is None or known.num_steps < num_steps:

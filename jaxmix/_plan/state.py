@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmix._checks import need, source_names, whole_number
+from jaxmix._checks import need, shown, source_names, whole_number
 from jaxmix._plan.counts import MAX_STEPS, ONE, Progress
-from jaxmix._plan.names import default_names, shown_names
+from jaxmix._plan.names import default_names
 from jaxmix._schedules.evaluate import MAX_STEP
 
 KIND = "jaxmix.MixPlan/2"
@@ -161,8 +161,8 @@ def _check_names(state: PlanState, names: tuple[str, ...]) -> None:
         need(more, "weights", f"for the {count} sources of `state` or more", len(names))
     elif not set(names) & {*state.names, *state.away}:
         raise ValueError(
-            f"the sources must be those of `state`, {shown_names(state.names)}, or some of them, "
-            f"got {shown_names(names)} (for sources that were renamed, rename them in "
+            f"the sources must be those of `state`, {shown(list(state.names))}, or some of them, "
+            f"got {shown(list(names))} (for sources that were renamed, rename them in "
             "state['names'])"
         )
 

@@ -83,13 +83,15 @@ def check_annealing(
 ) -> None:
     """Raise unless gamma anneals over steps 0 .. num_steps - 1; rising and falling both pass.
 
+    Gamma counts as falling if it ends below its start, and must then fall at each step.
+
     Args:
       schedule: a schedule of gamma (scalars), optax's included.
       num_steps: `>= 1`.
       max_increment: eps, the bound of |gamma_{t+1} - gamma_t|, give or take two units in the last
         place of the largest gamma in float32; None for no bound.
       strict: gamma must change at every step; otherwise it may also rest.
-      interior: gamma must be inside (0, 1) at every step.
+      interior: gamma must be inside (0, 1) at every step; otherwise it may also be 0 or 1.
 
     Raises:
       ValueError: naming the first step that breaks a rule; also as `annealing_report`.
@@ -117,12 +119,15 @@ def check_gamma(
 ) -> None:
     """`check_annealing` of values [T] that are known, those from `first_step` on."""
     moves = np.diff(gamma)
-    changes = moves[moves != 0]
-    side, sign = ("below", -1) if changes.size and changes[0] < 0 else ("above", 1)
+    changes = [gamma[-1] - gamma[0], *moves]
+    falls = next((change < 0 for change in changes if change != 0), False)
+    side, sign = ("below", -1) if falls else ("above", 1)
     least = f"strictly {side}" if strict else f"equal to or {side}"
     rules = {f"{least} the step before ({{}})": sign * moves > 0 if strict else sign * moves >= 0}
     if interior:
         rules["inside (0, 1)"] = (gamma > 0) & (gamma < 1)
+    else:
+        rules["in [0, 1]"] = (gamma >= 0) & (gamma <= 1)
     if max_increment is not None:
         eps = real_number("max_increment", max_increment, 0.0)
         rounding = 2 * np.spacing(np.float32(np.abs(gamma).max()))
@@ -132,8 +137,8 @@ def check_gamma(
     rule = min(first, key=lambda rule: first[rule])
     line = first[rule]
     if line < len(gamma):
-        before = _shown(gamma[line - 1])
-        need(False, f"{name} at step {first_step + line}", rule.format(before), _shown(gamma[line]))
+        needed, got = rule.format(_shown(gamma[line - 1])), _shown(gamma[line])
+        raise ValueError(f"{name} at step {first_step + line} must be {needed}, got {got}")
 
 
 _DIRECTIONS = {

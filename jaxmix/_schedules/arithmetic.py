@@ -9,43 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmix._schedules.evaluate import MAX_STEP, as_step, call_schedule
-from jaxmix._types import Array, ArrayLike, Schedule
+from jaxmix._types import Array, ArrayLike
 
 Value = Array | np.float32
-
-
-def as_schedule(body: Callable[[Array], Array]) -> Schedule:
-    """`body`, written for one step `>= 0` (int32 or float32), as a schedule of every kind of step.
-
-    Known steps below 0 count as 0, as traced ones do: `optax.join_schedules` asks for them.
-    """
-
-    def clipped(step: Array) -> Array:
-        return body(jnp.where(step < 0, 0, step))
-
-    def schedule(step: ArrayLike) -> Array:
-        if not isinstance(step, jax.Array) and np.asarray(step).dtype.kind == "i":
-            step = np.maximum(step, 0)
-        step = as_step(step)
-        return jax.vmap(schedule)(step) if step.ndim else call_schedule(clipped, step)
-
-    return schedule
 
 
 def elapsed_and_left(step: Array, begin: float, steps: float) -> tuple[Array, Array]:
     """Steps since `begin` and steps left to `begin + steps`, float32, held at 0 beyond their ends.
 
-    Whole numbers are subtracted as integers, so both are right up to the last int32 step, whatever
+    Whole numbers are subtracted as integers, so both are right up to the last step, whatever
     `begin` and `steps` are; their sum is never 0.
     """
-    if step.dtype == jnp.int32 and begin.is_integer() and steps.is_integer():
-        end = int(begin) + int(steps)
-        first, last = min(int(begin), MAX_STEP), min(end, MAX_STEP)
+    whole = jnp.issubdtype(step.dtype, jnp.integer)
+    if whole and begin.is_integer() and steps.is_integer():
+        end, most = int(begin) + int(steps), jnp.iinfo(step.dtype).max
+        first, last = min(int(begin), most), min(end, most)
         now = jnp.clip(step, first, last)
         left = (last - now).astype(jnp.float32) + np.float32(end - last)
         return (now - first).astype(jnp.float32), left

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmix._checks import need, real_number
-from jaxmix._schedules.arithmetic import as_schedule, normalize
-from jaxmix._schedules.evaluate import call_schedule
-from jaxmix._types import Array, Schedule
+from jaxmix._schedules.arithmetic import normalize
+from jaxmix._schedules.evaluate import Formula
+from jaxmix._schedules.schedule_errors import check_schedule
+from jaxmix._types import Array, ArrayLike, Schedule
 
 COLDEST = 1e-6
 """The least temperature that a schedule can reach; there the largest source has all the weight."""
@@ -51,18 +52,12 @@ def temperature_schedule(
         counts = np.minimum(counts, real_number("max_size", max_size, 0.0, open_low=True))
     logs = np.log(counts)
     relative = (logs - logs.max()).astype(np.float32)
-    if not callable(temperature) and temperature != np.inf:
+    relative.setflags(write=False)
+    if callable(temperature):
+        check_schedule(temperature, "temperature")
+    elif temperature != np.inf:
         temperature = real_number("temperature", temperature, 0.0, open_low=True)
-
-    def body(step: Array) -> Array:
-        heat: Any = call_schedule(temperature, step) if callable(temperature) else temperature
-        heat = jnp.maximum(jnp.asarray(heat, jnp.float32), COLDEST)
-        need(heat.ndim == 0, "temperature", "a schedule of scalars", heat.shape)
-        # Unless it stands alone, `exp` of a short array is rounded as what it is fused with has it.
-        powers = jnp.exp(jax.lax.optimization_barrier(relative * (1.0 / heat)))
-        return normalize(jax.lax.optimization_barrier(powers))
-
-    return as_schedule(body)
+    return Formula(_temperature, (relative, temperature))
 
 
 def unimax_weights(
@@ -99,6 +94,15 @@ def unimax_weights(
         shares[source] = min(caps[source], remaining / (len(caps) - done))
         remaining -= shares[source]
     return shares / shares.sum()
+
+
+def _temperature(step: Array, relative: np.ndarray, temperature: ArrayLike) -> Array:
+    del step
+    heat = jnp.maximum(jnp.asarray(temperature, jnp.float32), COLDEST)
+    need(heat.ndim == 0, "temperature", "a schedule of scalars", heat.shape)
+    # Unless it stands alone, `exp` of a short array is rounded as what it is fused with has it.
+    powers = jnp.exp(jax.lax.optimization_barrier(relative * (1.0 / heat)))
+    return normalize(jax.lax.optimization_barrier(powers))
 
 
 def _sizes(sizes: Any) -> np.ndarray:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmix._checks import need, real_number
-from jaxmix._schedules.arithmetic import as_schedule, clip, normalize
-from jaxmix._schedules.evaluate import call_schedule
-from jaxmix._schedules.weights import check_simplex, weights_at
-from jaxmix._types import Array, Schedule, Weights
+from jaxmix._schedules.arithmetic import clip, normalize
+from jaxmix._schedules.evaluate import Formula
+from jaxmix._schedules.schedule_errors import check_schedule
+from jaxmix._schedules.weights import check_simplex, numbers_of, to_simplex
+from jaxmix._types import Array, ArrayLike, Schedule, Weights
 
 
 def complement_schedule(schedule: Schedule) -> Schedule:
@@ -30,8 +31,8 @@ def complement_schedule(schedule: Schedule) -> Schedule:
       >>> float(eta(0)), float(eta(50)), float(eta(100))
       (1.0, 0.5, 0.0)
     """
-    _callable(schedule)
-    return as_schedule(lambda step: 1.0 - _scalar(schedule, step))
+    check_schedule(schedule)
+    return Formula(_complement, (schedule,))
 
 
 def clip_schedule(schedule: Schedule, low: float, high: float) -> Schedule:
@@ -50,10 +51,10 @@ def clip_schedule(schedule: Schedule, low: float, high: float) -> Schedule:
       >>> [round(float(gamma(t)), 2) for t in range(5)]
       [0.1, 0.25, 0.5, 0.75, 0.9]
     """
-    _callable(schedule)
+    check_schedule(schedule)
     high = real_number("high", high)
     low = real_number("low", low, high=high)
-    return as_schedule(lambda s: clip(_scalar(schedule, s), np.float32(low), np.float32(high)))
+    return Formula(_clip, (schedule, np.float32(low), np.float32(high)))
 
 
 def stack_schedules(*schedules: float | Schedule) -> Schedule:
@@ -76,12 +77,10 @@ def stack_schedules(*schedules: float | Schedule) -> Schedule:
       [0.5, 0.25, 0.25]
     """
     need(bool(schedules), "schedules", "at least one", schedules)
-    given = [s if callable(s) else real_number("schedules", s, 0.0) for s in schedules]
-
-    def body(step: Array) -> Array:
-        return normalize(jnp.stack([_scalar(s, step) for s in given]))
-
-    return as_schedule(body)
+    for schedule in filter(callable, schedules):
+        check_schedule(schedule)
+    given = [s if callable(s) else np.float32(real_number("schedules", s, 0.0)) for s in schedules]
+    return Formula(_stack, tuple(given))
 
 
 def nest_schedules(outer: Weights, *inner: Weights) -> Schedule:
@@ -107,14 +106,7 @@ def nest_schedules(outer: Weights, *inner: Weights) -> Schedule:
       [0.375, 0.125, 0.5]
     """
     need(bool(inner), "inner", "the weights of at least one group", inner)
-    groups = _known("outer", outer)
-    members = [_known("inner", weights) for weights in inner]
-
-    def body(step: Array) -> Array:
-        shares = weights_at(step, groups, len(members))
-        return jnp.concatenate([shares[g] * weights_at(step, w) for g, w in enumerate(members)])
-
-    return as_schedule(body)
+    return Formula(_nest, (_known("outer", outer), *(_known("inner", w) for w in inner)))
 
 
 def token_share_schedule(schedule: Weights, mean_tokens: Sequence[float] | np.ndarray) -> Schedule:
@@ -142,30 +134,33 @@ def token_share_schedule(schedule: Weights, mean_tokens: Sequence[float] | np.nd
     positive = bool(np.all((means > 0) & np.isfinite(means)))
     need(positive, "mean_tokens", "> 0", means.tolist())
     rows_per_token = (means.min() / means).astype(np.float32)
-    asked = _known("schedule", schedule)
-
-    def body(step: Array) -> Array:
-        tokens: Any = call_schedule(asked, step) if callable(asked) else asked
-        rows = normalize(weights_at(step, tokens, means.size) * rows_per_token)
-        return rows if tokens.ndim else rows[0]
-
-    return as_schedule(body)
+    rows_per_token.setflags(write=False)
+    return Formula(_token_share, (rows_per_token, _known("schedule", schedule)))
 
 
-def rescale_schedule(schedule: Schedule, steps_per_unit: float) -> Schedule:
+def rescale_schedule(
+    schedule: Schedule, steps_per_unit: float | Callable[[int], float]
+) -> Schedule:
     """A schedule written in other units (epochs, tokens), driven by steps.
 
-    It is given step / steps_per_unit as float32: for an epoch of 500 steps `steps_per_unit` is 500,
-    for tokens it is 1 / tokens_per_step. A float has 24 bits: up to step 2^23 an epoch of a whole
-    number of steps begins on its exact step; beyond that, or where the steps make no whole epoch, a
-    change may come early or late by 2^-23 of the steps so far.
+    With a number it is given step / steps_per_unit as float32: for an epoch of 500 steps
+    `steps_per_unit` is 500, for tokens it is 1 / tokens_per_step. A float has 24 bits: up to step
+    2^23 an epoch of a whole number of steps begins on its exact step; beyond that, or where the
+    steps make no whole epoch, a change may come early or late by 2^-23 of the steps so far.
+
+    With a function `step -> units`, such as the `rows_before` of a `MixPlan` whose batch size
+    grows, it is given those units. Whole units are exact to 2^62 in jaxmix's schedules. It is for
+    the host: a `MixPlan`, `tabulate` and calls at a known step take it, jit needs a table,
+    `table_schedule(tabulate(schedule, num_steps))`.
 
     Args:
       schedule: a schedule of units; its sizes are in units as well.
-      steps_per_unit: steps that make one unit, `> 0`.
+      steps_per_unit: steps that make one unit, `> 0`; or a function that gives the units before a
+        step, `>= 0`: whole units as an int, others as a float. It is called with Python ints.
 
     Raises:
-      ValueError, TypeError: `steps_per_unit` not positive, a schedule that can't be called.
+      ValueError, TypeError: `steps_per_unit` not positive, a schedule that can't be called; with a
+        function, a traced step.
 
     Example:
       >>> import jaxmix
@@ -173,37 +168,56 @@ def rescale_schedule(schedule: Schedule, steps_per_unit: float) -> Schedule:
       >>> gamma = jaxmix.rescale_schedule(by_epoch, steps_per_unit=500)
       >>> float(gamma(1499)), float(gamma(1500))
       (1.0, 0.5)
+      >>> by_row = jaxmix.staged_schedule({0: 1.0, 10**12: 0.5})
+      >>> gamma = jaxmix.rescale_schedule(by_row, lambda step: 10**10 * step)
+      >>> float(gamma(99)), float(gamma(100))
+      (1.0, 0.5)
     """
-    _callable(schedule)
-    per_unit = real_number("steps_per_unit", steps_per_unit, 0.0, open_low=True)
-
-    def body(step: Array) -> Array:
-        count = step.astype(jnp.float32)
-        if per_unit < 1.0:
-            return call_schedule(schedule, count * np.float32(1.0 / per_unit))
-        # By a constant XLA would multiply with the reciprocal, and epoch 3 would begin a step late.
-        return call_schedule(schedule, count / jnp.where(count > 0, np.float32(per_unit), 1.0))
-
-    return as_schedule(body)
+    check_schedule(schedule)
+    if not callable(steps_per_unit):
+        steps_per_unit = real_number("steps_per_unit", steps_per_unit, 0.0, open_low=True)
+    return Formula(_rescaled, (schedule,), units=steps_per_unit)
 
 
-def _callable(schedule: Any) -> None:
-    need(callable(schedule), "schedule", "callable", schedule, TypeError)
+def _complement(step: Array, value: Array) -> Array:
+    return 1.0 - _scalar(value)
 
 
-def _scalar(schedule: float | Schedule, step: Array) -> Array:
-    """The value of a number or a schedule of scalars at a step."""
-    if not callable(schedule):
-        return jnp.asarray(schedule, jnp.float32)
-    value = call_schedule(schedule, step)
+def _clip(step: Array, value: Array, low: np.float32, high: np.float32) -> Array:
+    return clip(_scalar(value), low, high)
+
+
+def _stack(step: Array, *values: ArrayLike) -> Array:
+    return normalize(jnp.stack([_scalar(value) for value in values]))
+
+
+def _nest(step: Array, outer: ArrayLike, *inner: ArrayLike) -> Array:
+    shares = to_simplex(outer, "a schedule's weights", len(inner))
+    return jnp.concatenate([shares[g] * to_simplex(w) for g, w in enumerate(inner)])
+
+
+def _token_share(step: Array, rows_per_token: np.ndarray, tokens: Array) -> Array:
+    rows = normalize(to_simplex(tokens, "weights", rows_per_token.size) * rows_per_token)
+    return rows if tokens.ndim else rows[0]
+
+
+def _rescaled(step: Array, value: Array) -> Array:
+    return value
+
+
+def _scalar(value: ArrayLike) -> Array:
+    """The value of a number or a schedule of scalars."""
+    value = jnp.asarray(value, jnp.float32)
     need(value.ndim == 0, "a schedule's value", "a scalar", value.shape)
     return value
 
 
 def _known(name: str, weights: Any) -> Any:
-    """A schedule as it is, known weights as float32 and checked to be on the simplex."""
+    """A schedule as it is, known weights as a float32 array of its own, checked."""
     if callable(weights):
+        check_schedule(weights, name)
         return weights
-    array = np.asarray(weights, np.float32)
+    array = np.array(numbers_of(weights), np.float32)
     check_simplex(name, array)
+    array.setflags(write=False)
     return array

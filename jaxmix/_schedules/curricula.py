@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmix._checks import real_number, whole_number
-from jaxmix._schedules.arithmetic import as_schedule, clip, elapsed_and_left, linear, transition
-from jaxmix._schedules.evaluate import MAX_STEP
+from jaxmix._schedules.arithmetic import clip, elapsed_and_left, linear, transition
+from jaxmix._schedules.evaluate import Formula
 from jaxmix._types import Array, Schedule
 
 
@@ -32,14 +32,7 @@ def inverse_sigmoid_schedule(k: float) -> Schedule:
       >>> [round(float(teacher_forcing(t)), 3) for t in (0, 460, 1000)]
       [0.99, 0.501, 0.005]
     """
-    k = real_number("k", k, 1.0)
-    init = np.float32(k / (k + 1))
-
-    def body(step: Array) -> Array:
-        value = jax.nn.sigmoid(math.log(k) - step.astype(jnp.float32) * np.float32(1 / k))
-        return jnp.where(step <= 0, init, clip(value, 0.0, init))
-
-    return as_schedule(body)
+    return Formula(_inverse_sigmoid, (real_number("k", k, 1.0),))
 
 
 def dann_schedule(transition_steps: float, rate: float = 10.0) -> Schedule:
@@ -62,16 +55,7 @@ def dann_schedule(transition_steps: float, rate: float = 10.0) -> Schedule:
       [0.0, 0.4621, 0.9866, 0.9999, 0.9999]
     """
     steps = real_number("transition_steps", transition_steps, 1.0)
-    rate = real_number("rate", rate, 0.0, open_low=True)
-    end = np.float32(math.tanh(rate / 2))
-
-    def body(step: Array) -> Array:
-        elapsed, left = elapsed_and_left(step, 0.0, steps)
-        fall = -rate * (elapsed / (elapsed + left))
-        value = -jnp.expm1(fall) / (1.0 + jnp.exp(fall))
-        return jnp.where(left <= 0, end, clip(value, 0.0, end))
-
-    return as_schedule(body)
+    return Formula(_dann, (steps, real_number("rate", rate, 0.0, open_low=True)))
 
 
 def competence_schedule(init_value: float, transition_steps: float, power: float = 2.0) -> Schedule:
@@ -97,16 +81,7 @@ def competence_schedule(init_value: float, transition_steps: float, power: float
     init = np.float32(real_number("init_value", init_value, 0.0, 1.0))
     steps = real_number("transition_steps", transition_steps, 1.0)
     power = real_number("power", power, 0.0, open_low=True)
-    floor = np.float32(float(init) ** power)
-
-    def body(step: Array) -> Array:
-        elapsed, left = elapsed_and_left(step, 0.0, steps)
-        moving = elapsed > 0  # at 0 the root of c0 = 0 has no finite derivative
-        filled = floor + (1 - floor) * (elapsed / (elapsed + left))
-        value = jnp.where(moving, filled, 1.0) ** (1.0 / power)
-        return jnp.where(left <= 0, 1.0, jnp.where(moving, clip(value, init, 1.0), init))
-
-    return as_schedule(body)
+    return Formula(_competence, (init, steps, power))
 
 
 def cyclical_schedule(
@@ -143,19 +118,44 @@ def cyclical_schedule(
     cycle = real_number("cycle_steps", cycle_steps, 1.0)
     ramp = cycle * real_number("ramp_fraction", ramp_fraction, 0.0, 1.0, open_low=True)
     count = None if num_cycles is None else whole_number("num_cycles", num_cycles, 1)
+    return Formula(_cyclical, (init, end, cycle, ramp, count))
 
-    def body(step: Array) -> Array:
-        value = transition(init, end, *elapsed_and_left(_remainder(step, cycle), 0.0, ramp), linear)
-        if count is None:
-            return value
-        _, left = elapsed_and_left(step, 0.0, count * cycle)
-        return jnp.where(left <= 0, end, value)
 
-    return as_schedule(body)
+def _inverse_sigmoid(step: Array, k: float) -> Array:
+    init = np.float32(k / (k + 1))
+    value = jax.nn.sigmoid(math.log(k) - step.astype(jnp.float32) * np.float32(1 / k))
+    return jnp.where(step <= 0, init, clip(value, 0.0, init))
+
+
+def _dann(step: Array, steps: float, rate: float) -> Array:
+    end = np.float32(math.tanh(rate / 2))
+    elapsed, left = elapsed_and_left(step, 0.0, steps)
+    fall = -rate * (elapsed / (elapsed + left))
+    value = -jnp.expm1(fall) / (1.0 + jnp.exp(fall))
+    return jnp.where(left <= 0, end, clip(value, 0.0, end))
+
+
+def _competence(step: Array, init: np.float32, steps: float, power: float) -> Array:
+    floor = np.float32(float(init) ** power)
+    elapsed, left = elapsed_and_left(step, 0.0, steps)
+    moving = elapsed > 0  # at 0 the root of c0 = 0 has no finite derivative
+    filled = floor + (1 - floor) * (elapsed / (elapsed + left))
+    value = jnp.where(moving, filled, 1.0) ** (1.0 / power)
+    return jnp.where(left <= 0, 1.0, jnp.where(moving, clip(value, init, 1.0), init))
+
+
+def _cyclical(
+    step: Array, init: np.float32, end: np.float32, cycle: float, ramp: float, count: int | None
+) -> Array:
+    value = transition(init, end, *elapsed_and_left(_remainder(step, cycle), 0.0, ramp), linear)
+    if count is None:
+        return value
+    _, left = elapsed_and_left(step, 0.0, count * cycle)
+    return jnp.where(left <= 0, end, value)
 
 
 def _remainder(step: Array, cycle: float) -> Array:
     """`step mod cycle`, in integers where both are whole."""
-    if step.dtype == jnp.int32 and cycle.is_integer():
-        return step % int(cycle) if cycle <= MAX_STEP else step
+    if jnp.issubdtype(step.dtype, jnp.integer) and cycle.is_integer():
+        return step % int(cycle) if cycle <= jnp.iinfo(step.dtype).max else step
     return step.astype(jnp.float32) % np.float32(cycle)

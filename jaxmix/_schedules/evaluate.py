@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import types
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmix._checks import need
+from jaxmix._checks import is_concrete, need, plain_number
+from jaxmix._schedules.schedule_errors import ask, check_schedule, read_value
+from jaxmix._schedules.snapshot import snapshot
+from jaxmix._schedules.units import Units, in_units, known_units
 from jaxmix._types import Array, ArrayLike, Schedule
 
 MAX_STEP = 2**31 - 1
@@ -20,11 +25,13 @@ MAX_STEP = 2**31 - 1
 def as_step(step: ArrayLike) -> Array:
     """The step as int32, or float32 where it is a float (units of `rescale_schedule`).
 
-    Takes an int, a NumPy or JAX scalar, or an array of steps, of any integer or float dtype.
+    Takes an int, a NumPy or JAX scalar, or an array of steps, of any integer or float dtype, and
+    anything that holds one and has `__jax_array__` (an `nnx.Variable`) or `__index__`.
     Unsigned steps (`flax.nnx.Optimizer.step` is uint32) would wrap inside optax's schedules, so
     none is let through. Python and NumPy steps outside [0, 2^31 - 1] raise ValueError; JAX arrays,
     which may be traced, are clipped to it.
     """
+    step = plain_number(step)
     array = step if isinstance(step, jax.Array) else np.asarray(step)
     if jnp.issubdtype(array.dtype, jnp.floating):
         return jnp.asarray(array, jnp.float32)
@@ -51,38 +58,210 @@ def call_schedule(schedule: Schedule, step: ArrayLike) -> Array:
 
     The schedule runs as a compiled function of its own between two barriers, since a value that is
     one rounding off would be another row now and then. XLA may still drop the barriers: jaxmix's
-    schedules keep their bits, another one may be off by a rounding in some contexts. Functions
-    are compiled once, so they must be pure; any other callable (a module, an object with
-    attributes) is traced anew at each call, since it may have changed.
+    schedules keep their bits, another one may be off by a rounding in some contexts. It must be
+    pure. What was compiled is used again as long as `snapshot` shows that it reads the same values;
+    where that can't be seen (a module, an object with attributes) it is traced at each call. At a
+    known step a schedule in plain Python works as well: see `values_on_host`.
     """
-    need(callable(schedule), "schedule", "callable", schedule, TypeError)
-    return _compiled(_call, schedule, as_step(step))
+    return _evaluate(_call, schedule, step)
 
 
 def call_schedule_each(schedule: Schedule, steps: ArrayLike) -> Array:
     """`call_schedule` at each of the steps [T], in one compiled call: [T] or [T, K]."""
-    need(callable(schedule), "schedule", "callable", schedule, TypeError)
-    return _compiled(_call_each, schedule, as_step(steps))
+    return _evaluate(call_each, schedule, steps)
+
+
+def _evaluate(body: Callable[..., Array], schedule: Schedule, step: ArrayLike) -> Array:
+    check_schedule(schedule)
+    step = plain_number(step)
+    array = as_step(step)
+    try:
+        return compiled(body, schedule)(array)
+    except Exception:
+        if not is_concrete(step):
+            raise
+    steps = np.asarray(step)
+    steps = steps.astype(np.float32 if steps.dtype.kind == "f" else np.int64).clip(min=0)
+    values = values_on_host(schedule, np.atleast_1d(steps))
+    return jnp.asarray(values if body is call_each else values[0])
+
+
+def values_on_host(schedule: Schedule, steps: np.ndarray, lenient: bool = False) -> np.ndarray:
+    """The float32 values [T, ...] at known steps [T], int64 (of any size) or float32, `>= 0`.
+
+    By one compiled call if the schedule can be traced, else by `plain_values`.
+    """
+    check_schedule(schedule)
+    with jax.ensure_compile_time_eval():
+        try:
+            return compiled_values(compiled(call_each, schedule), steps)
+        except Exception:
+            pass  # what the schedule itself has to say comes from the plain call
+    return plain_values(schedule, steps, lenient)
+
+
+def plain_values(schedule: Schedule, steps: np.ndarray, lenient: bool = False) -> np.ndarray:
+    """The values at known steps, asked for one by one with Python numbers.
+
+    So plain Python works: `if step < 100`, `math`, `np.interp`, `table[step]`. With `lenient` a
+    step at which it raises has the value NaN, if there is one at which it does not.
+    """
+    with jax.ensure_compile_time_eval():
+        if isinstance(schedule, Formula):
+            return schedule.combine_on_host(steps, lenient)
+        return _asked_values(schedule, steps, lenient)
+
+
+def compiled_values(function: Callable[[Any], Array], steps: np.ndarray) -> np.ndarray:
+    """The values of a `call_each` that is compiled; steps that no int32 holds go in 64 bits."""
+    if steps.dtype.kind == "i" and steps.max() > MAX_STEP:
+        with jax.enable_x64(True):
+            return np.asarray(function(steps))
+    return np.asarray(function(as_step(steps)))
+
+
+def _asked_values(schedule: Schedule, steps: np.ndarray, lenient: bool) -> np.ndarray:
+    values: list[np.ndarray | None] = []
+    problem = None
+    for step in steps.tolist():
+        try:
+            value = ask(schedule, step)
+            if type(value) is not float:  # the common case, and the fast one
+                value = read_value(value, schedule, on_host=True)
+            values.append(float32_of(np.asarray(value)))
+        except Exception as error:
+            if not lenient:
+                raise
+            problem = problem or error
+            values.append(None)
+    known = [value for value in values if value is not None]
+    if not known:
+        raise problem or ValueError("steps must be at least one")
+    shape = known[0].shape
+    if lenient:  # a value of another shape is refused when its step is reached
+        nothing = np.full(shape, np.nan, np.float32)
+        return np.stack([v if v is not None and v.shape == shape else nothing for v in values])
+    shapes = {value.shape for value in known}
+    need(len(shapes) == 1, "a schedule's values", "of one shape", sorted(shapes))
+    return np.stack(known)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Formula:
+    """A schedule of jaxmix: a function at module level and what it needs, fixed when it is made.
+
+    The value is `formula(step, *parts)` for one step `>= 0` (int32 or float32), where each schedule
+    among the parts is replaced by its own value at the step. `units`: if given, formula and parts
+    see the step in units: a number of steps that make one, or a function of a known step, which
+    makes it a schedule for the host. It can be pickled if its parts can.
+
+    Known steps below 0 count as 0, as traced ones do: `optax.join_schedules` asks for them.
+    """
+
+    formula: Callable[..., Array]
+    parts: tuple[Any, ...]
+    units: Units = None
+
+    def __call__(self, step: ArrayLike) -> Array:
+        step = plain_number(step)
+        if not isinstance(step, jax.Array):
+            step = np.asarray(step)
+            step = np.maximum(step, 0) if step.dtype.kind == "i" else step
+        shape = np.shape(step)
+        if shape == ():
+            return call_schedule(self, step)
+        values = call_schedule_each(self, step.reshape(-1))
+        return values.reshape(*shape, *values.shape[1:])
+
+    def __repr__(self) -> str:
+        return f"<jaxmix schedule {self.formula.__name__.strip('_')}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def value(self, step: Array) -> Array:
+        """The value at one step that may be traced."""
+        step = in_units(jnp.where(step < 0, 0, step), self.units)
+        parts = [compiled(_call, p)(step) if callable(p) else p for p in self.parts]
+        return self.formula(step, *parts)
+
+    def combine_on_host(self, steps: np.ndarray, lenient: bool) -> np.ndarray:
+        """The values at known steps, each schedule among the parts by `values_on_host`."""
+        units, missing = known_units(steps, self.units, lenient)
+        values = [values_on_host(p, units, lenient=lenient) for p in self.parts if callable(p)]
+        with jax.enable_x64(units.dtype.kind == "i" and int(units.max()) > MAX_STEP):
+            made = np.array(self._formula_each(units, *values))
+        made[missing] = np.nan
+        return made
+
+    @functools.cached_property
+    def _formula_each(self) -> Callable[..., Array]:
+        """The formula at steps [T], given the values [T, ...] of the schedules among the parts."""
+
+        def at(step: Array, *values: Array) -> Array:
+            rest = iter(values)
+            parts = [next(rest) if callable(part) else part for part in self.parts]
+            return self.formula(step, *parts).astype(jnp.float32)
+
+        return jax.jit(jax.vmap(at))
+
+
+def compiled(body: Callable[..., Array], schedule: Schedule) -> Callable[..., Array]:
+    """`body(schedule, ...)` compiled: as made before, if the schedule still reads the same values.
+
+    Kept per schedule and freed with it: what is kept holds the schedule by a weak reference.
+    """
+    kind = types.FunctionType | functools.partial | Formula
+    seen = snapshot(schedule) if isinstance(schedule, kind) else None
+    if seen is None:
+        return jax.jit(functools.partial(body, schedule))
+    kept = _KEPT.get(schedule)
+    if kept is None or kept.seen != seen:
+        kept = _KEPT[schedule] = _Kept(seen, {})
+    if body not in kept.functions:
+        kept.functions[body] = jax.jit(functools.partial(_traced, body, weakref.ref(schedule)))
+    return kept.functions[body]
+
+
+@dataclasses.dataclass
+class _Kept:
+    """What a schedule read when it was traced, and what was compiled then, by body."""
+
+    seen: Any
+    functions: dict[Callable[..., Array], Callable[..., Array]]
+
+
+_KEPT: weakref.WeakKeyDictionary[Any, _Kept] = weakref.WeakKeyDictionary()
+
+
+def _traced(body: Callable[..., Array], reference: weakref.ref[Any], step: Array) -> Array:
+    """Trace the body; the schedule may change what it reads by being called (count its calls)."""
+    schedule = reference()
+    value = body(schedule, step)
+    if schedule in _KEPT:
+        _KEPT[schedule].seen = snapshot(schedule)
+    return value
 
 
 def _call(schedule: Schedule, step: Array) -> Array:
+    step = jax.lax.optimization_barrier(step)
     with jax.numpy_dtype_promotion("standard"):  # optax's cosine mixes int32 and float32
-        value: Any = jnp.asarray(schedule(jax.lax.optimization_barrier(step)))
-    is_real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
-    need(is_real, "a schedule's value", "real", value.dtype, TypeError)
-    return jax.lax.optimization_barrier(value.astype(jnp.float32))
+        value = schedule.value(step) if isinstance(schedule, Formula) else ask(schedule, step)
+        value = read_value(value, schedule, on_host=False)
+    return jax.lax.optimization_barrier(float32_of(value))
 
 
-def _call_each(schedule: Schedule, steps: Array) -> Array:
-    return jax.vmap(functools.partial(call_schedule, schedule))(steps)
+def call_each(schedule: Schedule, steps: Array) -> Array:
+    """The values at steps [T], to be compiled: see `compiled`."""
+    return jax.vmap(functools.partial(_call, schedule))(steps)
 
 
-def _compiled(body: Callable[[Schedule, Array], Array], schedule: Schedule, step: Array) -> Array:
-    if isinstance(schedule, types.FunctionType):
-        return _kept(body, schedule, step)
-    return jax.jit(functools.partial(body, schedule))(step)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _kept(body: Callable[[Schedule, Array], Array], schedule: Schedule, step: Array) -> Array:
-    return body(schedule, step)
+def float32_of(value: Any) -> Any:
+    """Float32 of a value; weights [K] of half precision whose sum is 1 but for rounding get it."""
+    wide = value.astype(np.float32)
+    is_half = jnp.issubdtype(value.dtype, jnp.floating) and value.dtype.itemsize < 4
+    if value.ndim != 1 or not is_half:
+        return wide
+    total = wide.sum()
+    where = jnp.where if isinstance(value, jax.Array) else np.where
+    return wide / where(abs(total - 1) <= float(jnp.finfo(value.dtype).eps), total, np.float32(1))

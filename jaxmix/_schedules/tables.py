@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmix._checks import need, real_number, whole_number
-from jaxmix._schedules.arithmetic import as_schedule, clip, elapsed_and_left, linear, transition
-from jaxmix._schedules.evaluate import MAX_STEP, call_schedule_each
+from jaxmix._schedules.arithmetic import elapsed_and_left, linear, transition
+from jaxmix._schedules.evaluate import Formula, call_schedule_each
 from jaxmix._types import Array, ArrayLike, Schedule
 
 
@@ -52,20 +53,7 @@ def staged_schedule(
     for start, following in itertools.pairwise(starts[1:]):
         needed = f"at most {following - start} (a stage at {start}, the next at {following})"
         need(start + ramp <= following, "ramp_steps", needed, ramp_steps)
-
-    def body(step: Array) -> Array:
-        if step.dtype == jnp.int32:
-            firsts = np.asarray([start for start in starts if start <= MAX_STEP], np.int32)
-        else:
-            firsts = np.asarray(starts, np.float32)
-        stage = jnp.sum(step >= firsts, dtype=jnp.int32) - 1
-        new, old = jnp.asarray(values)[stage], jnp.asarray(values)[jnp.maximum(stage - 1, 0)]
-        if ramp == 0:
-            return new
-        elapsed, left = elapsed_and_left(step - jnp.asarray(firsts)[stage], 0.0, ramp)
-        return transition(old, new, elapsed, left, linear)
-
-    return as_schedule(body)
+    return Formula(_staged, (tuple(starts), values, ramp))
 
 
 def table_schedule(
@@ -91,11 +79,7 @@ def table_schedule(
       [0.25, 0.5, 0.75, 0.75, 0.75]
     """
     table = _finite("values", values)
-
-    def body(step: Array) -> Array:
-        return jnp.asarray(table)[clip(step, 0, len(table) - 1).astype(jnp.int32)]
-
-    return as_schedule(body)
+    return Formula(_table, (table,))
 
 
 def tabulate(schedule: Schedule, num_steps: int) -> Array:
@@ -119,10 +103,27 @@ def tabulate(schedule: Schedule, num_steps: int) -> Array:
     return call_schedule_each(schedule, np.arange(whole_number("num_steps", num_steps, 1)))
 
 
+def _staged(step: Array, starts: tuple[int, ...], values: np.ndarray, ramp: float) -> Array:
+    whole = jnp.issubdtype(step.dtype, jnp.integer)
+    most = jnp.iinfo(step.dtype).max if whole else math.inf
+    firsts = np.asarray([start for start in starts if start <= most], step.dtype)
+    stage = jnp.sum(step >= firsts, dtype=jnp.int32) - 1
+    new, old = jnp.asarray(values)[stage], jnp.asarray(values)[jnp.maximum(stage - 1, 0)]
+    if ramp == 0:
+        return new
+    elapsed, left = elapsed_and_left(step - jnp.asarray(firsts)[stage], 0.0, ramp)
+    return transition(old, new, elapsed, left, linear)
+
+
+def _table(step: Array, table: np.ndarray) -> Array:
+    return jnp.asarray(table)[jnp.minimum(step, len(table) - 1).astype(jnp.int32)]
+
+
 def _finite(name: str, values: Any) -> np.ndarray:
-    """`values` as a float32 table with at least one entry, all finite."""
-    table = np.asarray(values, np.float32)
+    """A float32 table of its own with at least one entry, all finite."""
+    table = np.array(values, np.float32)
     need(table.ndim in (1, 2) and table.size > 0, name, "[T] or [T, K], not empty", table.shape)
     bad = table[~np.isfinite(table)]
     need(bad.size == 0, name, "finite", bad[:1].tolist())
+    table.setflags(write=False)
     return table

@@ -22,7 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmix._checks import need, real_number, whole_number
-from jaxmix._schedules.arithmetic import as_schedule, elapsed_and_left, join, linear, transition
+from jaxmix._schedules.arithmetic import elapsed_and_left, join, linear, transition
+from jaxmix._schedules.evaluate import Formula
 from jaxmix._types import Array, Schedule
 
 
@@ -49,7 +50,7 @@ def cosine_schedule(
       >>> [round(float(gamma(t)), 3) for t in range(6)]
       [0.0, 0.146, 0.5, 0.854, 1.0, 1.0]
     """
-    return _symmetric(_cosine_rise, init_value, end_value, transition_steps, transition_begin)
+    return Formula(_cosine, _way(init_value, end_value, transition_steps, transition_begin))
 
 
 def sigmoid_schedule(
@@ -79,12 +80,8 @@ def sigmoid_schedule(
       [0.0, 0.045, 0.5, 0.955, 1.0]
     """
     k = real_number("steepness", steepness, 1e-3)
-
-    # The same s(p) as a product, l(k (p - 1/2)) (1 - exp(-k p)) / (1 - exp(-k/2)): no cancellation.
-    def rise(share: Array) -> Array:
-        return jax.nn.sigmoid(k * (share - 0.5)) * (jnp.expm1(-k * share) / math.expm1(-k / 2))
-
-    return _symmetric(rise, init_value, end_value, transition_steps, transition_begin)
+    way = _way(init_value, end_value, transition_steps, transition_begin)
+    return Formula(_sigmoid, (*way, k))
 
 
 def exponential_schedule(
@@ -107,22 +104,10 @@ def exponential_schedule(
       >>> [round(float(gamma(t)), 3) for t in range(4)]
       [0.01, 0.1, 1.0, 1.0]
     """
-    init = np.float32(real_number("init_value", init_value))
-    end = np.float32(real_number("end_value", end_value))
-    begin, steps = _transition(transition_begin, transition_steps)
+    init, end, begin, steps = _way(init_value, end_value, transition_steps, transition_begin)
     same_sign = init != 0 and end != 0 and (init > 0) == (end > 0)
     need(same_sign, "init_value and end_value", "of one sign, not 0", (init_value, end_value))
-    log_ratio = math.log(float(end) / float(init))
-    middle = np.float32(math.copysign(math.sqrt(float(init) * float(end)), init))
-
-    def body(step: Array) -> Array:
-        elapsed, left = elapsed_and_left(step, begin, steps)
-        near = elapsed <= left
-        share = jnp.where(near, elapsed, -left) / (elapsed + left)
-        value = jnp.where(near, init, end) * jnp.exp(share * log_ratio)
-        return join(value, near, init, middle, end)
-
-    return as_schedule(body)
+    return Formula(_exponential, (init, end, begin, steps))
 
 
 def make_schedule(
@@ -149,37 +134,55 @@ def make_schedule(
     return _KINDS[kind](start, end if steps else start, max(steps, 1))
 
 
-def _linear(init_value: float, end_value: float, transition_steps: float) -> Schedule:
-    return _symmetric(linear, init_value, end_value, transition_steps, 0)
+def _linear_schedule(init_value: float, end_value: float, transition_steps: float) -> Schedule:
+    return Formula(_linear, _way(init_value, end_value, transition_steps, 0))
 
 
 _KINDS: dict[str, Callable[[float, float, float], Schedule]] = {
-    "linear": _linear,
+    "linear": _linear_schedule,
     "cosine": cosine_schedule,
     "sigmoid": sigmoid_schedule,
     "exponential": exponential_schedule,
 }
 
 
-def _cosine_rise(share: Array) -> Array:
-    return jnp.sin(share * (math.pi / 2)) ** 2  # (1 - cos(pi p)) / 2, precise near 0 as well
-
-
-def _symmetric(
-    rise: Callable[[Array], Array],
-    init_value: float,
-    end_value: float,
-    transition_steps: float,
-    transition_begin: float,
-) -> Schedule:
-    """The shape whose second half mirrors its first, `rise` on [0, 1/2]."""
+def _way(
+    init_value: float, end_value: float, transition_steps: float, transition_begin: float
+) -> tuple[np.float32, np.float32, float, float]:
     init = np.float32(real_number("init_value", init_value))
     end = np.float32(real_number("end_value", end_value))
-    begin, steps = _transition(transition_begin, transition_steps)
-    return as_schedule(
-        lambda step: transition(init, end, *elapsed_and_left(step, begin, steps), rise)
-    )
+    begin = real_number("transition_begin", transition_begin, 0.0)
+    return init, end, begin, real_number("transition_steps", transition_steps, 1.0)
 
 
-def _transition(begin: float, steps: float) -> tuple[float, float]:
-    return real_number("transition_begin", begin, 0.0), real_number("transition_steps", steps, 1.0)
+def _linear(step: Array, init: np.float32, end: np.float32, begin: float, steps: float) -> Array:
+    return transition(init, end, *elapsed_and_left(step, begin, steps), linear)
+
+
+def _cosine(step: Array, init: np.float32, end: np.float32, begin: float, steps: float) -> Array:
+    def rise(share: Array) -> Array:
+        return jnp.sin(share * (math.pi / 2)) ** 2  # (1 - cos(pi p)) / 2, precise near 0 as well
+
+    return transition(init, end, *elapsed_and_left(step, begin, steps), rise)
+
+
+def _sigmoid(
+    step: Array, init: np.float32, end: np.float32, begin: float, steps: float, k: float
+) -> Array:
+    # The same s(p) as a product, l(k (p - 1/2)) (1 - exp(-k p)) / (1 - exp(-k/2)): no cancellation.
+    def rise(share: Array) -> Array:
+        return jax.nn.sigmoid(k * (share - 0.5)) * (jnp.expm1(-k * share) / math.expm1(-k / 2))
+
+    return transition(init, end, *elapsed_and_left(step, begin, steps), rise)
+
+
+def _exponential(
+    step: Array, init: np.float32, end: np.float32, begin: float, steps: float
+) -> Array:
+    log_ratio = math.log(float(end) / float(init))
+    middle = np.float32(math.copysign(math.sqrt(float(init) * float(end)), init))
+    elapsed, left = elapsed_and_left(step, begin, steps)
+    near = elapsed <= left
+    share = jnp.where(near, elapsed, -left) / (elapsed + left)
+    value = jnp.where(near, init, end) * jnp.exp(share * log_ratio)
+    return join(value, near, init, middle, end)

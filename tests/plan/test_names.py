@@ -129,9 +129,9 @@ def test_wrong_names_are_refused_with_both_lists(build, message):
 
 def test_thousands_of_long_names_make_a_short_message():
     many = {f"{'x' * 300}{k}": 1.0 for k in range(5000)}
-    with pytest.raises(ValueError, match="5000 in all") as refused:
+    with pytest.raises(ValueError, match="missing") as refused:
         MixPlan(many, 8, normalize=True).runs_out_at(9, {"x": 3})
-    assert len(str(refused.value)) < 2000
+    assert len(str(refused.value)) < 1500
     assert len(repr(MixPlan(many, 8, normalize=True))) < 1500
 
 

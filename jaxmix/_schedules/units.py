@@ -1,0 +1,58 @@
+"""A step in other units, epochs or rows: in floats inside jit, exact on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmix._checks import need, plain_number
+from jaxmix._types import Array
+
+Units = float | Callable[[int], Any] | None
+"""Steps that make one unit; or a function from a known step to its units; None for steps."""
+
+
+def in_units(step: Array, units: Units) -> Array:
+    """A step that may be traced in units, as float32."""
+    if units is None:
+        return step
+    if callable(units):
+        raise TypeError(_HOST_ONLY)
+    count = step.astype(jnp.float32)
+    if units < 1.0:
+        return count * np.float32(1.0 / units)
+    # By a constant XLA would multiply with the reciprocal, and epoch 3 would begin a step late.
+    return count / jnp.where(count > 0, np.float32(units), 1.0)
+
+
+def known_units(steps: np.ndarray, units: Units, lenient: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Known steps in units, and where with `lenient` there are none."""
+    missing = np.zeros(len(steps), bool)
+    if units is None:
+        return steps, missing
+    if not callable(units):
+        count = steps.astype(np.float32)
+        scaled = count * np.float32(1.0 / units) if units < 1.0 else count / np.float32(units)
+        return scaled, missing
+    found: list[Any] = []
+    for line, step in enumerate(steps.tolist()):
+        try:
+            found.append(plain_number(units(step)))
+        except Exception:
+            if not lenient or (missing[:line].all() and line == len(steps) - 1):
+                raise
+            missing[line] = True
+            found.append(0)
+    array = np.asarray(found)
+    need(array.dtype.kind in "if", "steps_per_unit(step)", "a number", found[0], TypeError)
+    need(bool((array >= 0).all()), "steps_per_unit(step)", ">= 0", array.min())
+    return array.astype(np.int64 if array.dtype.kind == "i" else np.float32), missing
+
+
+_HOST_ONLY = (
+    "steps_per_unit must be a number inside jit, got a function, which is exact and for the host: "
+    "pass jaxmix.table_schedule(jaxmix.tabulate(schedule, num_steps)), or give it to a MixPlan"
+)

@@ -147,8 +147,8 @@ class MixPlan:
         )
 
     def _repr_html_(self) -> str:
-        shown = ("batch_size", "group_size", "seed", "first_step")
-        facts = {name: getattr(self, name) for name in shown}
+        names = ("batch_size", "group_size", "seed", "first_step")
+        facts = {name: getattr(self, name) for name in names}
         weights = np.array2string(self.weights_at(self.first_step), precision=4, threshold=16)
         facts |= {"sources": self.num_sources, "names": shown(list(self.names))}
         facts |= {f"weights at step {self.first_step}": weights}

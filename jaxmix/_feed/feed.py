@@ -105,7 +105,7 @@ class PlanSource:
             raise IndexError(f"step must be {wanted}, got {index}")
         timeline = self._plan._timeline
         step_rows = timeline.rows(index, self._shard_index, self._shard_count)
-        planned = timeline.planned(step_rows)
+        planned = timeline.planned(step_rows, self._shard_count)
         order, reads = self._reads(step_rows)
         found = [(k, *self._read[k](places)) for k, places in reads]
         first, _, row_spec = found[0]

@@ -41,6 +41,12 @@ class Progress(NamedTuple):
 
 def to_units(weights: np.ndarray) -> np.ndarray:
     """Weights [T, K] as int64 units [T, K], those of a step sum to exactly ONE; 0 stays 0."""
+    if weights.shape[1] == 2:  # the same by columns: a sum along an axis of two is slow
+        first, second = weights.T
+        scale = ONE / (first + second)
+        ours, others = (np.rint(column * scale).astype(np.int64) for column in (first, second))
+        ours += np.where(first >= second, ONE - ours - others, 0)
+        return np.stack([ours, ONE - ours], axis=1)
     units = np.rint(weights * (ONE / weights.sum(axis=1, keepdims=True))).astype(np.int64)
     rest = ONE - units.sum(axis=1)
     units[np.arange(len(units)), weights.argmax(axis=1)] += rest
@@ -51,6 +57,58 @@ def end_progress(progress: Progress, units: np.ndarray, batch_size: int) -> Prog
     """The state after a block of at most MAX_STEPS steps with these units [T, K]."""
     *_, (_, _, end) = _spans(progress, units, batch_size)
     return end
+
+
+def two_progress(progress: Progress, units: np.ndarray, rows: int) -> Progress:
+    """The state of two sources of fixed units [1, 2] after any number of rows."""
+    owed_rows = int(units[0, 0]) * rows + int(progress.carry[0])
+    given = (owed_rows + ONE // 2) >> 52
+    carry = owed_rows - given * ONE
+    return Progress(progress.cursors + np.array([given, rows - given]), np.array([carry, -carry]))
+
+
+def fixed_progress(
+    progress: Progress, units: np.ndarray, batch_size: int, num_blocks: int
+) -> Iterator[Progress]:
+    """The state after each of `num_blocks` whole blocks of fixed units [1, K], K > 2.
+
+    As `end_progress`, in few operations: what is owed in a span is the same each time but for the
+    carry. Where a source gets less than a row in a span, or all of them, it is left to that.
+    """
+    num_sources = units.shape[1]
+    block = np.broadcast_to(units, (MAX_STEPS, num_sources))
+    steps = min(MAX_STEPS, _longest_span(num_sources))
+    rows = batch_size * steps
+    alive = np.flatnonzero(units[0])
+    due = Progress(np.zeros(0, np.int64), np.zeros(len(alive), np.int64))
+    whole, part = owed(due, units[0, alive] * steps, batch_size)
+    plain = len(alive) > 1 and whole.min() >= 1 and whole.max() + 2 <= rows
+    place, count = np.arange(len(alive)), len(alive)
+    for _ in range(num_blocks):
+        carry = progress.carry[alive]
+        if not plain or np.abs(carry).max() >= ONE:
+            progress = end_progress(progress, block, batch_size)
+            yield progress
+            continue
+        given = np.zeros(count)
+        for _ in range(MAX_STEPS // steps):
+            carry = carry + part
+            ideal = (carry >> 52) + whole
+            carry &= ONE - 1
+            wanted = carry * (1.0 / ONE) + ideal
+            dealt = np.floor(wanted)
+            left = int(rows - dealt.sum())
+            if left:
+                order = _lack(wanted, dealt) * count - place
+                dealt += order >= np.sort(order)[count - left]
+            given += dealt
+            ideal -= dealt.astype(np.int64)
+            carry += ideal << 52
+        cursors, owes = progress.cursors.copy(), progress.carry.copy()
+        cursors[alive] += given.astype(np.int64)
+        owes[alive] = carry
+        progress = Progress(cursors, owes)
+        yield progress
 
 
 def progress_after(progress: Progress, units: np.ndarray, batch_size: int, line: int) -> Progress:
@@ -112,7 +170,7 @@ def _spans(
     num_steps, num_sources = units.shape
     cuts = [num_steps]
     if num_sources > 2:
-        longest = 1 << (max(SPAN_NUMBERS // num_sources, 1).bit_length() - 1)
+        longest = _longest_span(num_sources)
         alive = units > 0
         ends = np.flatnonzero((alive[1:] != alive[:-1]).any(axis=1)) + 1
         cuts = sorted({*ends.tolist(), *range(longest, num_steps, longest), num_steps})
@@ -128,6 +186,15 @@ def _spans(
         progress = Progress(progress.cursors + given, (whole - given) * ONE + part)
         yield first, last, progress
         first = last
+
+
+def _longest_span(num_sources: int) -> int:
+    return 1 << (max(SPAN_NUMBERS // num_sources, 1).bit_length() - 1)
+
+
+def _lack(wanted: np.ndarray, dealt: np.ndarray) -> np.ndarray:
+    """What each source lacks of what it wants, as a whole number."""
+    return ((wanted - dealt) * 2.0**32).astype(np.int64)
 
 
 def _ideal(progress: Progress, totals: np.ndarray, batch_size: int) -> np.ndarray:
@@ -203,7 +270,7 @@ def _top_up(wanted: np.ndarray, room: np.ndarray, dealt: np.ndarray, left: np.nd
     """Give one more row to the `left` sources of a line that lack most and have room for it."""
     num_sources = wanted.shape[1]
     # One whole number a source, all different: what it lacks, and below that its place.
-    order = ((wanted - dealt) * 2.0**32).astype(np.int64) * num_sources - np.arange(num_sources)
+    order = _lack(wanted, dealt) * num_sources - np.arange(num_sources)
     order = np.where(dealt < room, order, _NO_ROOM)
     place = np.maximum(num_sources - left.astype(np.int64), 0)
     lines = np.arange(len(place))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -14,7 +15,9 @@ from jaxmix._plan.counts import (
     Progress,
     block_counts,
     end_progress,
+    fixed_progress,
     progress_after,
+    two_progress,
 )
 from jaxmix._plan.exact_weights import PlannedSchedule, raise_bad_weights, schedule_units
 from jaxmix._plan.pickling import need_picklable
@@ -80,14 +83,23 @@ class Ledger:
 
     def progress(self, number: int) -> Progress:
         """The progress before a block."""
-        passed, known = self._passed, number
+        passed, fixed = self._passed, isinstance(self.weights, np.ndarray)
+        if fixed and self.num_sources == 2:
+            rows = sum((b - a) * size for a, b, size in self._between(self._first(number)))
+            begin = passed[self._origin // MAX_STEPS]
+            return two_progress(begin, self.weights, rows // self.group_size)
+        known = number
         while known not in passed:
             known -= 1
         progress = passed[known]
-        for done in range(known, number):
-            ahead = passed.get(done + 1)  # another thread may have been here
-            progress = self._end(done, progress) if ahead is None else ahead
-            passed[done + 1] = progress
+        while known < number:
+            if (known + 1) in passed:  # another thread may have been here
+                progress = passed[known + 1]
+                known += 1
+                continue
+            for ahead in self._next(known, number, progress):
+                known += 1
+                passed[known] = progress = ahead
         return progress
 
     def progress_at(self, step: int) -> tuple[Progress, int, Progress]:
@@ -146,15 +158,27 @@ class Ledger:
         found = self.sizes.stretches(first, first + length) if length else []
         return [(start - first, stop - first, size) for start, stop, size in found]
 
-    def _end(self, number: int, progress: Progress) -> Progress:
-        """The progress after a whole block."""
+    def _between(self, stop: int) -> list[tuple[int, int, int]]:
+        """The stretches of equal batches from the first step here to another."""
+        return self.sizes.stretches(self._origin, stop) if stop > self._origin else []
+
+    def _next(self, number: int, last: int, progress: Progress) -> Iterator[Progress]:
+        """The progress after a whole block, or after each of several with the same weights."""
         first = self._first(number)
         units = self.units(first)
         if first + len(units) < (number + 1) * MAX_STEPS:
             self.raise_bad(first + len(units))
-        for start, stop, size in self._stretches(first, len(units)):
+        stretches = self._stretches(first, len(units))
+        if isinstance(self.weights, np.ndarray) and len(units) == MAX_STEPS:
+            _, end, size = self.sizes.stretches(first, last * MAX_STEPS)[0]
+            blocks = (end - first) // MAX_STEPS
+            if blocks and self.num_sources > 2:
+                groups = size // self.group_size
+                yield from fixed_progress(progress, self.weights, groups, blocks)
+                return
+        for start, stop, size in stretches:
             progress = end_progress(progress, units[start:stop], size // self.group_size)
-        return progress
+        yield progress
 
     def _in_rows(self, progress: Progress) -> Progress:
         return Progress(self._offset + progress.cursors * self.group_size, progress.carry)

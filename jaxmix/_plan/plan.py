@@ -196,7 +196,8 @@ class MixPlan:
         `counted_sources(jax.random.key(seed), step, counts(step), B)`; with groups, those of
         `counts(step) / G` and `B / G`, each repeated G times.
         """
-        return self._timeline.planned(self._timeline.rows(step, shard_index, shard_count))
+        rows = self._timeline.rows(step, shard_index, shard_count)
+        return self._timeline.planned(rows, shard_count)
 
     def counts_table(self, start: int, stop: int) -> np.ndarray:
         """The counts of the steps start .. stop - 1, int32 [T, K], for use in `jit` or `scan`."""

@@ -17,6 +17,9 @@ from jaxmix._schedules.evaluate import MAX_STEP
 
 KEPT_BLOCKS = 3
 
+MANY_SHARDS = 64
+"""From so many shards on, a search for each row costs less than the sources of a whole batch."""
+
 
 class PlannedRows(collections.namedtuple("PlannedRows", ["source", "position"])):
     """The rows of a step, or of one shard of it, in the order of the batch.
@@ -120,9 +123,13 @@ class Timeline:
             slots = slots[first - begin * group :][:size]
         return StepRows(block.counts[line], block.base[line], slots)
 
-    def planned(self, rows: StepRows) -> PlannedRows:
-        """The source and position of each row of a shard."""
-        source = self._ids.repeat(rows.counts).take(rows.slots)
+    def planned(self, rows: StepRows, shard_count: int = 1) -> PlannedRows:
+        """The source and position of each row of a shard of one in `shard_count`."""
+        counts, slots = rows.counts, rows.slots
+        if shard_count < MANY_SHARDS:
+            source = self._ids.repeat(counts).take(slots)
+        else:  # without going through all rows of the batch
+            source = counts.cumsum().searchsorted(slots, side="right").astype(np.int32)
         position = rows.base.take(source)
         position += rows.slots
         return PlannedRows(source, position)

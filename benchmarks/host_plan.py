@@ -48,12 +48,13 @@ def ramp(num_sources: int) -> Callable[[Any], Any]:
 
 def plan_rows(plan: jaxmix.MixPlan, rows: int) -> Run:
     """Works through the steps, and plans a block of 1,024 every time."""
-    steps, count = itertools.count(), max(1024, rows // plan.batch_size)
+    batch_size = plan.batch_size_at(0)
+    steps, count = itertools.count(), max(1024, rows // batch_size)
 
     def run() -> int:
         for step in itertools.islice(steps, count):
             plan.rows(step)
-        return count * plan.batch_size
+        return count * batch_size
 
     return run
 

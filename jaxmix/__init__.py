@@ -26,6 +26,7 @@ from jaxmix._mixing.pool import RowPool, draw_rows
 from jaxmix._mixing.rows import MixedBatch, mix_rows, select_rows
 from jaxmix._mixing.sampler import MixtureSampler
 from jaxmix._mixing.shuffle import shuffle_index
+from jaxmix._plan.batch_sizes import rows_schedule
 from jaxmix._plan.plan import MixPlan
 from jaxmix._plan.timeline import PlannedRows
 from jaxmix._preview.plots import plot_schedules
@@ -104,6 +105,7 @@ __all__ = [
     "plot_schedules",
     "preview",
     "rescale_schedule",
+    "rows_schedule",
     "select_rows",
     "shuffle_index",
     "sigmoid_schedule",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,19 +12,21 @@ from jaxmix._checks import need, whole_number
 from jaxmix._feed.readers import open_source
 from jaxmix._feed.row_spec import check_row_spec
 from jaxmix._feed.stacking import Rows
+from jaxmix._plan.names import match_by_name
 from jaxmix._plan.plan import MixPlan
 from jaxmix._plan.timeline import StepRows
 
 ON_END = ("cycle", "stop", "error")
 
 
-def as_sequence(plan: MixPlan, sources: Sequence[Any]) -> list[Any]:
-    """Return the sources in the order of the plan."""
-    count = plan.num_sources
-    wanted = f"a list of {count} sources (a dict only for a plan whose sources have names)"
-    need(isinstance(sources, list | tuple), "sources", wanted, type(sources).__name__, TypeError)
-    need(len(sources) == count, "sources", wanted, len(sources))
-    return list(sources)
+def as_sequence(plan: MixPlan, sources: Sequence[Any] | Mapping[str, Any]) -> list[Any]:
+    """The sources in the order of the plan."""
+    if not isinstance(sources, Mapping):
+        wanted = f"a list of {plan.num_sources}, one for each source of the plan, or a dict by name"
+        kind = type(sources).__name__
+        need(isinstance(sources, list | tuple), "sources", wanted, kind, TypeError)
+        need(len(sources) == plan.num_sources, "sources", wanted, len(sources))
+    return match_by_name("sources", sources, plan.names)
 
 
 class PlanSource:
@@ -40,11 +42,11 @@ class PlanSource:
 
     Args:
       plan: a `MixPlan`.
-      sources: a list with the data of each source, in the order of the plan: an array, or a dict or
-        other tree of arrays of one length (NumPy, memory-mapped, h5py, zarr, tensorstore); a table
-        of pandas, polars or pyarrow, as the dict of its columns; a list of examples; a grain
-        MapDataset; a HuggingFace dataset; any object with `len` and `[i]`. Tables and the arrays of
-        JAX, torch and TensorFlow are converted to NumPy once.
+      sources: the data of each source, in a list in the order of the plan or a dict by its names:
+        an array, or a dict or other tree of arrays of one length (NumPy, memory-mapped, h5py, zarr,
+        tensorstore); a table of pandas, polars or pyarrow, as the dict of its columns; a list of
+        examples; a grain MapDataset; a HuggingFace dataset; any object with `len` and `[i]`. Tables
+        and the arrays of JAX, torch and TensorFlow are converted to NumPy once.
       num_steps: the steps, counted from step 0 whatever `plan.first_step` is.
       shard_index, shard_count: this process's contiguous part of each batch; `shard_count` must
         divide B. Only its own rows are read.
@@ -89,7 +91,7 @@ class PlanSource:
     def __init__(
         self,
         plan: MixPlan,
-        sources: Sequence[Any],
+        sources: Sequence[Any] | Mapping[str, Any],
         num_steps: int,
         *,
         shard_index: int = 0,
@@ -104,6 +106,7 @@ class PlanSource:
         self._data = as_sequence(plan, sources)
         self._open()
         lengths = self._lengths.tolist()
+        plan._checked_lengths(lengths)
         if on_end != "cycle":
             for k, step in enumerate(plan.runs_out_at(num_steps, lengths)):
                 if step is not None and on_end == "error":
@@ -131,7 +134,7 @@ class PlanSource:
             raise IndexError(f"step must be {wanted}, got {index}")
         timeline = self._plan._timeline
         step_rows = timeline.rows(index, self._shard_index, self._shard_count)
-        planned = timeline.planned(step_rows)
+        planned = timeline.planned(step_rows, self._shard_count)
         order, reads = self._reads(step_rows)
         found: list[Sequence[np.ndarray]] = []
         failed = None
@@ -207,7 +210,8 @@ class PlanSource:
 
     def _name(self, k: int) -> str:
         """What a source is called in messages."""
-        return f"source {k}"
+        name = self._plan.names[k]
+        return f"source {k}" if name == str(k) else f"source {name!r}"
 
     def _open(self) -> None:
         """Open all sources and compare their first rows, whether or not they meet in a batch."""
@@ -222,8 +226,8 @@ class PlanSource:
         self._periods = np.where(endless, sys.maxsize, self._lengths)
 
     def __getstate__(self) -> dict[str, Any]:
-        self._plan = self._plan._with_known_counts(self._num_steps)
-        return {**self.__dict__, "_read": None, "_tree": None}
+        plan = self._plan._with_known_counts(self._num_steps)
+        return {**self.__dict__, "_plan": plan, "_read": None, "_tree": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -239,10 +243,10 @@ class PlanSelectionMap:
     """The plan row by row: a `DatasetSelectionMap` of grain, for transforms of single rows.
 
     For `grain.MapDataset.select_from_datasets(datasets, PlanSelectionMap(plan, num_steps))`: row i
-    of the global batch of step t is element `t * B + i`; a run continues at step t with `[t * B:]`.
-    Batch before `to_iter_dataset`, as `.batch(B)` of the MapDataset: batched afterwards, several
-    workers mix the rows of different steps. Don't `filter` a dataset before the mix: a row that is
-    dropped moves all later ones to other steps.
+    of the global batch of step t is element `plan.rows_before(t) + i`; a run continues at step t
+    with `[plan.rows_before(t):]`. Batch before `to_iter_dataset`, as `.batch(B)` of the MapDataset:
+    batched afterwards, several workers mix the rows of different steps. Don't `filter` a dataset
+    before the mix: a row that is dropped moves all later ones to other steps.
 
     Raises:
       IndexError: an element outside the plan; so `.repeat()` fails, and `num_steps` is the end.
@@ -259,29 +263,31 @@ class PlanSelectionMap:
         need(isinstance(plan, MixPlan), "plan", "a MixPlan", plan, TypeError)
         self._num_steps = whole_number("num_steps", num_steps, plan.first_step)
         self._plan = plan
-        self._last: tuple[int | None, list[int], list[int]] = (None, [], [])
+        self._last: tuple[int, list[int], list[int]] = (0, [], [])
 
     def __len__(self) -> int:
-        return self._num_steps * self._plan.batch_size
+        return self._plan.rows_before(self._num_steps)
 
     def __repr__(self) -> str:
         return f"PlanSelectionMap({self._plan!r}, num_steps={self._num_steps})"
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        first = self._plan.first_step * self._plan.batch_size
+        first = self._plan.rows_before(self._plan.first_step)
         return (self[element] for element in range(first, len(self)))
 
     def __getitem__(self, element: int) -> tuple[int, int]:
-        step, row = divmod(element, self._plan.batch_size)
         last = self._last  # read once: grain's threads share the map
-        if last[0] != step:
-            if not self._plan.first_step <= step < self._num_steps:
-                first = self._plan.first_step * self._plan.batch_size
+        row = element - last[0]
+        if not 0 <= row < len(last[1]):
+            first = self._plan.rows_before(self._plan.first_step)
+            if not first <= element < len(self):
                 raise IndexError(f"element must be in [{first}, {len(self)}), got {element}")
+            step = self._plan.step_of_row(element)
             source, position = self._plan.rows(step)
-            self._last = last = (step, source.tolist(), position.tolist())
+            begin = self._plan.rows_before(step)
+            self._last = last = (begin, source.tolist(), position.tolist())
+            row = element - begin
         return last[1][row], last[2][row]
 
     def __getstate__(self) -> dict[str, Any]:
-        self._plan = self._plan._with_known_counts(self._num_steps)
-        return self.__dict__
+        return {**self.__dict__, "_plan": self._plan._with_known_counts(self._num_steps)}

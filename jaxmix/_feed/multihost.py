@@ -90,7 +90,7 @@ def check_same_plan(plan: MixPlan, num_steps: int) -> None:
         return
     first = plan.first_step
     _compare("num_steps", num_steps)
-    for name in ("batch_size", "seed", "num_sources", "first_step"):
+    for name in ("batch_size", "group_size", "seed", "num_sources", "names", "first_step"):
         _compare(name, getattr(plan, name))
     _compare(f"cursors at step {first}", plan.cursors(first).tolist())
     starts = range(first, num_steps, MAX_STEPS)
@@ -103,13 +103,16 @@ def check_same_plan(plan: MixPlan, num_steps: int) -> None:
     _compare("digest", digest.tolist())
 
 
-def _compare(name: str, value: int | list[int]) -> None:
-    """Raise if a process has another value than process 0."""
-    values = _gather(value).tolist()
-    for process, other in enumerate(values):
-        if other != values[0]:
-            got = f"{name} {values[0]} in process 0 and {other} in process {process}"
-            raise ValueError(f"plan must be the same in every process, got {got}")
+def _compare(name: str, value: object) -> None:
+    """Raise if a process has another value than process 0; as text, of any length in each."""
+    text = str(value).encode()
+    padded = np.zeros(int(_gather(len(text)).max()), np.int64)
+    padded[: len(text)] = list(text)
+    texts = [bytes(line[line > 0].tolist()).decode() for line in _gather(padded)]
+    for process, other in enumerate(texts):
+        if other != texts[0]:
+            got = f"{texts[0][:500]} in process 0 and {other[:500]} in process {process}"
+            raise ValueError(f"plan must be the same in every process, got {name} {got}")
 
 
 def _gather(numbers: int | list[int] | np.ndarray) -> np.ndarray:

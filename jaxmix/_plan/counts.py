@@ -21,8 +21,6 @@ ONE = 2**52
 MAX_STEPS = 1024
 """The most steps in a block: their units fit an int64."""
 
-MAX_BATCH_SIZE = 2**24
-
 SPAN_NUMBERS = 2**15
 """The most counts in a span of steps dealt out at once: larger arrays fall out of the cache."""
 
@@ -43,6 +41,12 @@ class Progress(NamedTuple):
 
 def to_units(weights: np.ndarray) -> np.ndarray:
     """Weights [T, K] as int64 units [T, K], those of a step sum to exactly ONE; 0 stays 0."""
+    if weights.shape[1] == 2:  # the same by columns: a sum along an axis of two is slow
+        first, second = weights.T
+        scale = ONE / (first + second)
+        ours, others = (np.rint(column * scale).astype(np.int64) for column in (first, second))
+        ours += np.where(first >= second, ONE - ours - others, 0)
+        return np.stack([ours, ONE - ours], axis=1)
     units = np.rint(weights * (ONE / weights.sum(axis=1, keepdims=True))).astype(np.int64)
     rest = ONE - units.sum(axis=1)
     units[np.arange(len(units)), weights.argmax(axis=1)] += rest
@@ -55,15 +59,78 @@ def end_progress(progress: Progress, units: np.ndarray, batch_size: int) -> Prog
     return end
 
 
+def two_progress(progress: Progress, units: np.ndarray, rows: int) -> Progress:
+    """The state of two sources of fixed units [1, 2] after any number of rows."""
+    owed_rows = int(units[0, 0]) * rows + int(progress.carry[0])
+    given = (owed_rows + ONE // 2) >> 52
+    carry = owed_rows - given * ONE
+    return Progress(progress.cursors + np.array([given, rows - given]), np.array([carry, -carry]))
+
+
+def fixed_progress(
+    progress: Progress, units: np.ndarray, batch_size: int, num_blocks: int
+) -> Iterator[Progress]:
+    """The state after each of `num_blocks` whole blocks of fixed units [1, K], K > 2.
+
+    As `end_progress`, in few operations: what is owed in a span is the same each time but for the
+    carry. Where a source gets less than a row in a span, or all of them, it is left to that.
+    """
+    num_sources = units.shape[1]
+    block = np.broadcast_to(units, (MAX_STEPS, num_sources))
+    steps = min(MAX_STEPS, _longest_span(num_sources))
+    rows = batch_size * steps
+    alive = np.flatnonzero(units[0])
+    due = Progress(np.zeros(0, np.int64), np.zeros(len(alive), np.int64))
+    whole, part = owed(due, units[0, alive] * steps, batch_size)
+    plain = len(alive) > 1 and whole.min() >= 1 and whole.max() + 2 <= rows
+    place, count = np.arange(len(alive)), len(alive)
+    for _ in range(num_blocks):
+        carry = progress.carry[alive]
+        if not plain or np.abs(carry).max() >= ONE:
+            progress = end_progress(progress, block, batch_size)
+            yield progress
+            continue
+        given = np.zeros(count)
+        for _ in range(MAX_STEPS // steps):
+            carry = carry + part
+            ideal = (carry >> 52) + whole
+            carry &= ONE - 1
+            wanted = carry * (1.0 / ONE) + ideal
+            dealt = np.floor(wanted)
+            left = int(rows - dealt.sum())
+            if left:
+                order = _lack(wanted, dealt) * count - place
+                dealt += order >= np.sort(order)[count - left]
+            given += dealt
+            ideal -= dealt.astype(np.int64)
+            carry += ideal << 52
+        cursors, owes = progress.cursors.copy(), progress.carry.copy()
+        cursors[alive] += given.astype(np.int64)
+        owes[alive] = carry
+        progress = Progress(cursors, owes)
+        yield progress
+
+
+def progress_after(progress: Progress, units: np.ndarray, batch_size: int, line: int) -> Progress:
+    """The state after the first `line` steps, 1 or more, of the block that these units are of."""
+    for first, last, end in _spans(progress, units, batch_size):
+        if line <= last:
+            if line < last:
+                end = _inside(progress, units[first:last], end, batch_size, line - first)
+            return end
+        progress = end
+    raise IndexError(line)
+
+
 def block_counts(progress: Progress, units: np.ndarray, batch_size: int) -> np.ndarray:
     """The rows of each source in each step of a block: int64 [T, K], >= 0, each step's sum B."""
     if units.shape[1] == 2:
-        whole, part = owed(progress, np.cumsum(units, axis=0), batch_size)
-        first = np.diff(whole[:, 0] + (part[:, 0] >= ONE // 2), prepend=0)
-        return np.stack([first, batch_size - first], axis=1)
+        rows = batch_size * np.arange(1, len(units) + 1)
+        given = _round_two(*owed(progress, np.cumsum(units, axis=0), batch_size), rows)
+        return np.diff(given, axis=0, prepend=0)
     counts = np.empty(units.shape, np.int64)
     for first, last, end in _spans(progress, units, batch_size):
-        ideal = np.cumsum(units[first:last], axis=0) * (batch_size / ONE) + progress.carry / ONE
+        ideal = _ideal(progress, np.cumsum(units[first:last], axis=0), batch_size)
         given = np.zeros((last - first + 1, units.shape[1]))
         given[-1] = end.cursors - progress.cursors
         _halve(given, ideal, batch_size)
@@ -83,32 +150,56 @@ def owed(progress: Progress, totals: np.ndarray, batch_size: int) -> tuple[np.nd
     return (high >> 20) + (part >> 52), part & (ONE - 1)
 
 
+def _round_two(whole: np.ndarray, part: np.ndarray, rows: int | np.ndarray) -> np.ndarray:
+    """The rows given to two sources who are owed whole and part rows: [..., 2] with the sum `rows`.
+
+    Here alone are two sources rounded: half a row is given to source 0.
+    """
+    first = whole[..., 0] + (part[..., 0] >= ONE // 2)
+    return np.stack([first, rows - first], axis=-1)
+
+
 def _spans(
     progress: Progress, units: np.ndarray, batch_size: int
 ) -> Iterator[tuple[int, int, Progress]]:
     """Cut a block into spans of steps: first, last + 1 and the state after it.
 
     Within a span every source has a weight in all steps or in none, so that any split of its rows
-    over the steps is allowed.
+    over the steps is allowed. Two sources need no spans.
     """
     num_steps, num_sources = units.shape
-    if num_sources == 2:
-        whole, part = owed(progress, units.sum(axis=0), batch_size)
-        given = whole + np.array([part[0] >= ONE // 2, part[1] > ONE // 2])
-        yield 0, num_steps, Progress(progress.cursors + given, (whole - given) * ONE + part)
-        return
-    alive = units > 0
-    ends = set((np.flatnonzero((alive[1:] != alive[:-1]).any(axis=1)) + 1).tolist())
-    longest = 1 << (max(SPAN_NUMBERS // num_sources, 1).bit_length() - 1)
+    cuts = [num_steps]
+    if num_sources > 2:
+        longest = _longest_span(num_sources)
+        alive = units > 0
+        ends = np.flatnonzero((alive[1:] != alive[:-1]).any(axis=1)) + 1
+        cuts = sorted({*ends.tolist(), *range(longest, num_steps, longest), num_steps})
     first = 0
-    for last in sorted({*ends, *range(longest, num_steps, longest), num_steps}):
+    for last in cuts:
         whole, part = owed(progress, units[first:last].sum(axis=0), batch_size)
         rows = batch_size * (last - first)
-        room = np.where(alive[first], float(rows), 0.0)
-        given = _deal((whole + part / ONE)[None], room[None], rows)[0].astype(np.int64)
+        if num_sources == 2:
+            given = _round_two(whole, part, rows)
+        else:
+            room = np.where(units[first] > 0, float(rows), 0.0)
+            given = _deal((whole + part / ONE)[None], room[None], rows)[0].astype(np.int64)
         progress = Progress(progress.cursors + given, (whole - given) * ONE + part)
         yield first, last, progress
         first = last
+
+
+def _longest_span(num_sources: int) -> int:
+    return 1 << (max(SPAN_NUMBERS // num_sources, 1).bit_length() - 1)
+
+
+def _lack(wanted: np.ndarray, dealt: np.ndarray) -> np.ndarray:
+    """What each source lacks of what it wants, as a whole number."""
+    return ((wanted - dealt) * 2.0**32).astype(np.int64)
+
+
+def _ideal(progress: Progress, totals: np.ndarray, batch_size: int) -> np.ndarray:
+    """The rows owed by the summed units since `progress`, in floats."""
+    return totals * (batch_size / ONE) + progress.carry / ONE
 
 
 def _halve(given: np.ndarray, ideal: np.ndarray, batch_size: int) -> None:
@@ -122,6 +213,37 @@ def _halve(given: np.ndarray, ideal: np.ndarray, batch_size: int) -> None:
         room = given[np.minimum(middle + half, last)] - below
         given[middle] = below + _deal(ideal[middle - 1] - below, room, half * batch_size)
         gap = half
+
+
+def _inside(
+    progress: Progress, units: np.ndarray, end: Progress, batch_size: int, line: int
+) -> Progress:
+    """The state after `line` steps inside a span with the state `end` after it.
+
+    Of the lines of `_halve` only those on the way to this one are worked out.
+    """
+    totals = units[:line].sum(axis=0)
+    whole, part = owed(progress, totals, batch_size)
+    if len(totals) == 2:
+        given = _round_two(whole, part, batch_size * line)
+    else:
+        low, gap = 0, 1 << (len(units) - 1).bit_length()
+        below, above = np.zeros(len(totals)), (end.cursors - progress.cursors).astype(float)
+        summed = np.zeros_like(totals)
+        while low < line:
+            gap //= 2
+            middle = low + gap
+            if middle >= len(units):
+                continue
+            total = summed + units[low:middle].sum(axis=0)
+            wanted = _ideal(progress, total, batch_size) - below
+            dealt = below + _deal(wanted[None], (above - below)[None], gap * batch_size)[0]
+            if middle <= line:
+                low, below, summed = middle, dealt, total
+            else:
+                above = dealt
+        given = below.astype(np.int64)
+    return Progress(progress.cursors + given, (whole - given) * ONE + part)
 
 
 def _deal(wanted: np.ndarray, room: np.ndarray, rows: int) -> np.ndarray:
@@ -148,7 +270,7 @@ def _top_up(wanted: np.ndarray, room: np.ndarray, dealt: np.ndarray, left: np.nd
     """Give one more row to the `left` sources of a line that lack most and have room for it."""
     num_sources = wanted.shape[1]
     # One whole number a source, all different: what it lacks, and below that its place.
-    order = ((wanted - dealt) * 2.0**32).astype(np.int64) * num_sources - np.arange(num_sources)
+    order = _lack(wanted, dealt) * num_sources - np.arange(num_sources)
     order = np.where(dealt < room, order, _NO_ROOM)
     place = np.maximum(num_sources - left.astype(np.int64), 0)
     lines = np.arange(len(place))

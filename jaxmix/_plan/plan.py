@@ -5,17 +5,29 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
-from jaxmix._checks import need, source_lengths, whole_number
+from jaxmix._checks import need, shown, source_lengths, source_names, whole_number
 from jaxmix._html import html_table
-from jaxmix._plan.counts import MAX_BATCH_SIZE, ONE
-from jaxmix._plan.exact_weights import PlannedSchedule, constant_units
-from jaxmix._plan.state import KIND, PlanState, fresh_state, read_state, write_state
+from jaxmix._plan.batch_sizes import BatchSize, read_batch_sizes
+from jaxmix._plan.counts import ONE
+from jaxmix._plan.exact_weights import schedule_units
+from jaxmix._plan.known_counts import KnownCounts
+from jaxmix._plan.ledger import Ledger
+from jaxmix._plan.names import default_names, match_by_name
+from jaxmix._plan.state import (
+    KIND,
+    PlanState,
+    continued,
+    fresh_state,
+    read_state,
+    write_state,
+)
 from jaxmix._plan.timeline import PlannedRows, Timeline
-from jaxmix._types import Weights
+from jaxmix._plan.weights import PlanWeights, read_weights
+from jaxmix._types import Schedule
 
 
 class MixPlan:
@@ -34,24 +46,36 @@ class MixPlan:
     to or leave 0 at nearly every step are slow, about 0.1 ms a step.
 
     Args:
-      weights: gamma, the share of source 0 of two; an array [K]; or a schedule returning either.
-        Numbers are taken as float64, a schedule's float32 values are widened, and either is
-        normalised. Schedules are evaluated on the CPU (so `JAX_PLATFORMS`, if set, must name it).
-      batch_size: B, the rows of the global batch, 1 to 2^24.
+      weights: gamma, the share of source 0 of two; an array [K]; a schedule returning either; or a
+        dict of a number or a schedule of scalars by the name of each source. Numbers are taken as
+        float64, a schedule's float32 values are widened, and either is divided by its sum, which
+        must be 1 within 1e-4. Schedules are evaluated on the CPU (so `JAX_PLATFORMS`, if set, must
+        name it).
+      batch_size: B, the rows of the global batch, 1 to 2^24; or `{0: B, step: B from there on}`.
+      names: the K names of the sources, in their order. By default those of a dict, sorted, so that
+        its own order changes no row; "0", "1", ... where there are none.
+      normalize: take weights of any positive sum, such as counts of tokens.
+      group_size: G, a divisor of every B. The batch is made of groups of G neighbouring rows of one
+        source (with G = B a batch has one source), and what is said above of rows holds of groups.
+        A shard may cut a group.
       seed: that of `jax.random.key(seed)`, in [0, 2^32); by default 0, or that of `state`. It only
         decides how the sources are spread over a batch.
       state: the `state(step)` of another plan. This one continues from there with other weights,
-        another batch size or more sources: no row is skipped, none repeated. Steps stay absolute.
+        another batch size or other sources: no row is skipped, none repeated. Steps stay absolute.
         What each source is owed is carried over, so conservation holds over all the plans
-        together. With the same weights and batch size it is the same plan.
+        together. With the same arguments it is the same plan. Sources are matched by name, whatever
+        their order: a new one begins at its row 0, one that is left out is kept in the state and
+        continues where it was when it comes back. Without names they are matched by place, and none
+        can be left out: give it the weight 0.
+      resized: names of sources whose length may differ from what `state` holds.
 
-    Attributes: `batch_size`, `seed`, `num_sources`, `first_step`; `weights`, the schedule, or the
-    numbers as float64 [K].
+    Attributes: `batch_size`, B or the dict of it by step; `seed`, `num_sources`, `names`,
+    `group_size`, `first_step`; `weights`, a schedule, or the numbers as float64 [K].
 
     Raises:
       ValueError, TypeError: weights off the simplex, those of a schedule when the step is reached;
-        sizes out of range; a `state` that is none, has more sources or another seed; a step
-        before `first_step` or above 2^31 - 1.
+        sizes out of range; a `state` that is none, has another seed or none of the names; a
+        length that is not that of `state`; a step before `first_step` or above 2^31 - 1.
 
     Example:
       >>> import jaxmix
@@ -67,38 +91,67 @@ class MixPlan:
 
     def __init__(
         self,
-        weights: Weights,
-        batch_size: int,
+        weights: PlanWeights,
+        batch_size: BatchSize,
         *,
+        names: Sequence[str] | None = None,
+        normalize: bool = False,
+        group_size: int = 1,
         seed: int | None = None,
         state: Mapping[str, Any] | None = None,
+        resized: Sequence[str] = (),
     ):
-        begin = fresh_state() if state is None else read_state(state)
-        self.batch_size = whole_number("batch_size", batch_size, 1)
-        need(self.batch_size <= MAX_BATCH_SIZE, "batch_size", "at most 2^24", batch_size)
-        self.seed = whole_number("seed", begin.seed if seed is None else seed, 0)
+        known, labels = read_weights(weights, names, normalize)
+        old = None if state is None else read_state(state)
+        first, rows = (0, 0) if old is None else (old.step, old.rows())
+        self._sizes = read_batch_sizes(batch_size, first, rows)
+        self.batch_size = self._sizes.given()
+        self.group_size = whole_number("group_size", group_size, 1)
+        self._sizes.need_divisor("group_size", self.group_size)
+        self.seed = whole_number("seed", seed if seed is not None else old.seed if old else 0, 0)
         need(self.seed < 2**32, "seed", "below 2^32", seed)
-        same = state is None or self.seed == begin.seed
-        need(same, "seed", f"{begin.seed}, that of `state`", seed)
-        known = PlannedSchedule(weights) if callable(weights) else constant_units(weights)
-        self._timeline = Timeline(known, self.batch_size, self.seed, begin)
-        self.num_sources, self.first_step = self._timeline.num_sources, self._timeline.first_step
-        if isinstance(known, PlannedSchedule):
-            self.weights = weights
-        else:
-            self.weights = known[0] / ONE
-            self.weights.setflags(write=False)
+        same = old is None or self.seed == old.seed
+        need(same, "seed", f"{old and old.seed}, that of `state`", seed)
+        units = known if isinstance(known, np.ndarray) else schedule_units(known, first)
+        self.num_sources = units.shape[1]
+        self.names = tuple(source_names(labels, self.num_sources))
+        begin = fresh_state(self.names, self.group_size)
+        if old is not None:
+            begin = continued(old, self.names, self.group_size)
+        unknown = set(resized) - set(self.names)
+        need(not unknown, "resized", f"names of {shown(list(self.names))}", sorted(unknown))
+        kept = zip(self.names, begin.lengths, strict=True)
+        self._lengths = tuple(None if name in resized else length for name, length in kept)
+        self._away, self._known = begin.away, None
+        self.first_step = first
+        self._timeline = Timeline(Ledger(known, self._sizes, begin), self.seed)
+        self._timeline.weights(first, first + 1)  # are they any?
+
+    @property
+    def weights(self) -> np.ndarray | Schedule | None:
+        """The schedule, or the numbers as float64 [K]; None in the copy of a worker process."""
+        known = self._timeline.ledger.weights
+        if not isinstance(known, np.ndarray):
+            return None if known is None else known.schedule
+        numbers = known[0] / ONE
+        numbers.setflags(write=False)
+        return numbers
 
     def __repr__(self) -> str:
+        named = self.names != default_names(self.num_sources)
+        sources = shown(list(self.names)) if named else f"{self.num_sources} sources"
+        group = f"group_size={self.group_size}, " if self.group_size > 1 else ""
         return (
-            f"MixPlan({self.num_sources} sources, batch_size={self.batch_size}, "
+            f"MixPlan({sources}, batch_size={self.batch_size}, {group}"
             f"seed={self.seed}, first_step={self.first_step})"
         )
 
     def _repr_html_(self) -> str:
-        facts = {name: getattr(self, name) for name in ("batch_size", "seed", "first_step")}
+        names = ("batch_size", "group_size", "seed", "first_step")
+        facts = {name: getattr(self, name) for name in names}
         weights = np.array2string(self.weights_at(self.first_step), precision=4, threshold=16)
-        facts |= {"sources": self.num_sources, f"weights at step {self.first_step}": weights}
+        facts |= {"sources": self.num_sources, "names": shown(list(self.names))}
+        facts |= {f"weights at step {self.first_step}": weights}
         return html_table("MixPlan", [], facts.items())
 
     def counts(self, step: int) -> np.ndarray:
@@ -108,9 +161,28 @@ class MixPlan:
 
     def cursors(self, step: int) -> np.ndarray:
         """The rows of each source used before a step: int64 [K]."""
-        block, line = self._timeline.find(step)
-        counts = block.counts[line]
-        return block.base[line] + counts.cumsum() - counts
+        return self._timeline.cursors(step)
+
+    def batch_size_at(self, step: int) -> int:
+        """B, the rows of the batch of a step."""
+        return self._sizes.at(step)
+
+    @overload
+    def rows_before(self, step: int) -> int: ...
+    @overload
+    def rows_before(self, step: np.ndarray) -> np.ndarray: ...
+    def rows_before(self, step: int | np.ndarray) -> int | np.ndarray:
+        """The rows of all batches before a step, over all plans up to this one.
+
+        An int for an int, int64 for a NumPy array, exact, on the host. It turns a schedule written
+        in rows into one of steps: `rescale_schedule(schedule, plan.rows_before)`. For the plan's
+        own weights see `rows_schedule`.
+        """
+        return self._sizes.rows_before(step)
+
+    def step_of_row(self, row: int) -> int:
+        """The step whose batch holds a row, counted as in `rows_before`."""
+        return self._sizes.step_of_row(row)
 
     def weights_at(self, step: int) -> np.ndarray:
         """The weights of a step: float64 [K], each a multiple of 2^-52, with the sum exactly 1."""
@@ -119,11 +191,13 @@ class MixPlan:
     def rows(self, step: int, *, shard_index: int = 0, shard_count: int = 1) -> PlannedRows:
         """The rows of a step, in the order of the batch.
 
-        With `shard_count` shards, which must divide B, shard `shard_index` gets only its own
+        With `shard_count` shards, which must divide every B, shard `shard_index` gets only its own
         contiguous part. The sources are
-        `counted_sources(jax.random.key(seed), step, counts(step), B)`.
+        `counted_sources(jax.random.key(seed), step, counts(step), B)`; with groups, those of
+        `counts(step) / G` and `B / G`, each repeated G times.
         """
-        return self._timeline.planned(self._timeline.rows(step, shard_index, shard_count))
+        rows = self._timeline.rows(step, shard_index, shard_count)
+        return self._timeline.planned(rows, shard_count)
 
     def counts_table(self, start: int, stop: int) -> np.ndarray:
         """The counts of the steps start .. stop - 1, int32 [T, K], for use in `jit` or `scan`."""
@@ -132,13 +206,29 @@ class MixPlan:
         none = np.zeros((0, self.num_sources), np.int32)
         return np.concatenate([none, *self._timeline.tables(start, stop)])
 
-    def state(self, step: int) -> dict[str, Any]:
+    def state(
+        self, step: int, *, lengths: Sequence[int] | Mapping[str, int] | None = None
+    ) -> dict[str, Any]:
         """Where the sources stand before a step, for `MixPlan(..., state=state)`.
 
-        Plain ints and lists, fit for JSON, the seed among them.
+        Plain ints, lists and names, fit for JSON, the seed among them. `lengths`: the rows of each
+        source, by name or in order; a plan that continues refuses a source of another length.
         """
-        block, progress = self._timeline.progress_at(step)
-        state = PlanState(self.seed, int(step), progress, block.first, block.progress)
+        step = whole_number("step", step, 0)
+        self._timeline.check(step)
+        known = self._lengths if lengths is None else tuple(self._checked_lengths(lengths))
+        progress, block_step, before = self._timeline.ledger.progress_at(step)
+        state = PlanState(
+            self.seed,
+            step,
+            self.names,
+            known,
+            self.group_size,
+            progress,
+            block_step,
+            before,
+            self._away,
+        )
         return write_state(state)
 
     def digest(self, num_steps: int) -> str:
@@ -149,24 +239,48 @@ class MixPlan:
         """
         num_steps = whole_number("num_steps", num_steps, self.first_step)
         cursors = self.cursors(self.first_step).tolist()
-        header = [KIND, self.batch_size, self.seed, self.first_step, num_steps, cursors]
+        header = [KIND, self.names, self.group_size, self.seed, self.first_step, num_steps, cursors]
         sha = hashlib.sha256(repr(header).encode())
-        for counts in self._timeline.tables(self.first_step, num_steps):
+        for counts in self._timeline.tables(self.first_step, num_steps):  # each step's sum is B
             sha.update(counts.astype("<i4").tobytes())
         return sha.hexdigest()
 
-    def runs_out_at(self, num_steps: int, lengths: Sequence[int]) -> list[int | None]:
+    def runs_out_at(
+        self, num_steps: int, lengths: Sequence[int] | Mapping[str, int]
+    ) -> list[int | None]:
         """Per source the first step below `num_steps` that needs a position >= its length, or None.
 
-        Such a position is a row of the source's next epoch.
+        Such a position is a row of the source's next epoch. `lengths`: by name or in order.
         """
         num_steps = whole_number("num_steps", num_steps, self.first_step)
-        known = source_lengths(lengths, self.num_sources, minimum=0)
+        known = self._checked_lengths(lengths, minimum=0)
         limits = np.maximum(known, self.cursors(self.first_step))
         return self._timeline.runs_out_at(num_steps, limits)
 
+    def _checked_lengths(self, lengths: Any, minimum: int = 1) -> list[int]:
+        """The rows of each source as ints, in order; not those of `state` are refused."""
+        if isinstance(lengths, Mapping):
+            lengths = match_by_name("lengths", lengths, self.names)
+        sizes = source_lengths(lengths, self.num_sources, minimum)
+        for name, size, known in zip(self.names, sizes, self._lengths, strict=True):
+            if known is not None and size != known:
+                raise ValueError(
+                    f"the length of source {name!r} must be {known}, as in `state`, got {size} (if "
+                    f"its data was changed: MixPlan(..., resized=[{name!r}]))"
+                )
+        return sizes
+
     def _with_known_counts(self, num_steps: int) -> MixPlan:
-        """The same plan, with the counts of the steps below `num_steps` in a table, for workers."""
+        """A copy for worker processes: counts of the steps below `num_steps`, and no schedule."""
+        ledger = self._timeline.ledger
+        if not isinstance(ledger, Ledger) or isinstance(ledger.weights, np.ndarray):
+            return self
+        known = self._known
+        if known is None or known.num_steps < num_steps:
+            self._known = known = KnownCounts(ledger, num_steps)
         plan = copy.copy(self)
-        plan._timeline = self._timeline.with_known_counts(num_steps)
+        plan._timeline, plan._known = Timeline(known, self.seed), None
         return plan
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_known": None}

@@ -1,46 +1,70 @@
-"""The state of a plan at a step: plain ints and lists, read with care."""
+"""The state of a plan at a step: plain ints, lists and names, read with care."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmix._checks import need, whole_number
+from jaxmix._checks import need, shown, source_names, whole_number
 from jaxmix._plan.counts import MAX_STEPS, ONE, Progress
+from jaxmix._plan.names import default_names
 from jaxmix._schedules.evaluate import MAX_STEP
 
-KIND = "jaxmix.MixPlan"
+KIND = "jaxmix.MixPlan/2"
+
+MOST_OWED = 64 * ONE
+"""The most that a source of three or more can be owed, in units of 1/ONE group."""
+
+Lengths = tuple[int | None, ...]
 
 
 class PlanState(NamedTuple):
-    """A step, the progress before it, and the progress before the block of steps that holds it."""
+    """A step, the progress before it, and the progress before the block of steps that holds it.
+
+    `cursors` in rows, `carry` in units of 1/ONE group of `group_size` rows. `lengths`: the rows of
+    each source, where they are known. `away`: the cursor and the length of each source that an
+    earlier plan had and this one has not.
+    """
 
     seed: int
     step: int
+    names: tuple[str, ...]
+    lengths: Lengths
+    group_size: int
     progress: Progress
     block_step: int
     block_progress: Progress
+    away: dict[str, tuple[int, int | None]]
+
+    def rows(self) -> int:
+        """The rows that all sources gave before the step."""
+        return sum(self.progress.cursors.tolist()) + sum(used for used, _ in self.away.values())
 
 
-def fresh_state() -> PlanState:
+def fresh_state(names: Sequence[str] = (), group_size: int = 1) -> PlanState:
     """Step 0, before any source has given a row."""
-    none = Progress(np.zeros(0, np.int64), np.zeros(0, np.int64))
-    return PlanState(0, 0, none, 0, none)
+    none = Progress(*np.zeros((2, len(names)), np.int64))
+    return PlanState(0, 0, tuple(names), (None,) * len(names), group_size, none, 0, none, {})
 
 
 def write_state(state: PlanState) -> dict[str, Any]:
-    """The state as plain ints and lists, fit for JSON; `carry` is in units of 2^-52 row."""
+    """The state as plain ints, lists and names, fit for JSON; no names where there are none."""
+    named = state.names != default_names(len(state.names))
     return {
         "kind": KIND,
         "seed": state.seed,
         "step": state.step,
+        "names": list(state.names) if named else None,
+        "lengths": list(state.lengths),
+        "group_size": state.group_size,
         "cursors": state.progress.cursors.tolist(),
         "carry": state.progress.carry.tolist(),
         "block_step": state.block_step,
         "block_cursors": state.block_progress.cursors.tolist(),
         "block_carry": state.block_progress.carry.tolist(),
+        "away": {name: list(kept) for name, kept in state.away.items()},
     }
 
 
@@ -49,25 +73,98 @@ def read_state(state: Any) -> PlanState:
     need(isinstance(state, Mapping), "state", "the dict of `MixPlan.state`", state, TypeError)
     fields = set(write_state(fresh_state()))
     ours = state.get("kind") == KIND and set(state) == fields
-    need(ours, "state", f"the dict of `MixPlan.state`, with {sorted(fields)}", dict(state))
+    needed = f"the dict of `MixPlan.state` of kind {KIND!r}, with {sorted(fields)}"
+    need(ours, "state", needed, {key: state[key] for key in list(state)[:20]})
     step = whole_number("state['step']", state["step"], 0)
     need(step <= MAX_STEP, "state['step']", f"at most {MAX_STEP}", step)
     block_step = whole_number("state['block_step']", state["block_step"], 0)
     near = block_step <= step and block_step // MAX_STEPS == step // MAX_STEPS
     need(near, "state['block_step']", f"in the block of step {step}", block_step)
     progress, block_progress = _read_progress(state, ""), _read_progress(state, "block_")
-    alike = len(progress.cursors) == len(block_progress.cursors)
+    count = len(progress.cursors)
+    alike = count == len(block_progress.cursors)
     alike = alike and bool((block_progress.cursors <= progress.cursors).all())
     need(alike, "state['block_cursors']", "at most state['cursors']", state["block_cursors"])
+    names = tuple(source_names(state["names"], count))
+    lengths = state["lengths"]
+    fine = isinstance(lengths, list) and len(lengths) == count and all(map(_is_length, lengths))
+    need(fine, "state['lengths']", f"{count} numbers >= 1 or None", lengths)
     return PlanState(
-        whole_number("state['seed']", state["seed"], 0), step, progress, block_step, block_progress
+        whole_number("state['seed']", state["seed"], 0),
+        step,
+        names,
+        tuple(lengths),
+        whole_number("state['group_size']", state["group_size"], 1),
+        progress,
+        block_step,
+        block_progress,
+        _read_away(state["away"], names),
     )
 
 
-def padded(progress: Progress, num_sources: int) -> Progress:
-    """The same progress with more sources, none of which has given a row."""
-    cursors, carry = (np.pad(part, (0, num_sources - len(part))) for part in progress)
-    return Progress(cursors, carry)
+def continued(state: PlanState, names: tuple[str, ...], group_size: int) -> PlanState:
+    """The state for a plan of these sources: those it has by name, new ones at their row 0.
+
+    What is owed to a source that leaves is taken from the others evenly. With another group size a
+    source is owed at most one group, or half a group where there are two.
+    """
+    _check_names(state, names)
+    old = {name: k for k, name in enumerate(state.names)}
+    kept = [old.get(name) for name in names]
+    cursors, lengths, carry, before = [], [], [], ([], [])
+    for name, k in zip(names, kept, strict=True):
+        used, length = state.away.get(name, (0, None))
+        if k is not None:
+            used, length = int(state.progress.cursors[k]), state.lengths[k]
+        cursors.append(used)
+        lengths.append(length)
+        carry.append(0 if k is None else int(state.progress.carry[k]))
+        before[0].append(used if k is None else int(state.block_progress.cursors[k]))
+        before[1].append(0 if k is None else int(state.block_progress.carry[k]))
+    away = {name: kept for name, kept in state.away.items() if name not in names}
+    for name, k in old.items():
+        if name not in names:
+            away[name] = (int(state.progress.cursors[k]), state.lengths[k])
+    begin = state._replace(names=names, lengths=tuple(lengths), group_size=group_size, away=away)
+    if group_size != state.group_size:
+        carry = [owed * state.group_size // group_size for owed in carry]
+        most = ONE
+    else:
+        most = MOST_OWED
+    progress = Progress(np.array(cursors, np.int64), _balanced(carry, most))
+    block_step, block = state.block_step, Progress(*np.array(before, np.int64))
+    if group_size != state.group_size or not set(old) <= set(names):
+        block_step, block = state.step, progress
+    return begin._replace(progress=progress, block_step=block_step, block_progress=block)
+
+
+def _balanced(carry: list[int], most: int) -> np.ndarray:
+    """What is owed with the sum 0, to no source more than `most`: int64 [K]."""
+    if len(carry) == 2:
+        first = (carry[0] - carry[1]) // 2 if sum(carry) else carry[0]
+        first = max(-ONE // 2, min(first, ONE // 2 - 1))  # as two sources are rounded
+        return np.array([first, -first], np.int64)
+    each, more = divmod(sum(carry), len(carry))
+    even = [owed - each - (k < more) for k, owed in enumerate(carry)]
+    largest = max(map(abs, even))
+    if largest > most:
+        even = [owed * most // largest for owed in even]
+        even[int(np.argmax(even))] -= sum(even)
+    return np.array(even, np.int64)
+
+
+def _check_names(state: PlanState, names: tuple[str, ...]) -> None:
+    """Raise unless these sources can continue from the state."""
+    count = len(state.names)
+    if state.names == default_names(count) and names == default_names(len(names)):
+        more = len(names) >= count
+        need(more, "weights", f"for the {count} sources of `state` or more", len(names))
+    elif not set(names) & {*state.names, *state.away}:
+        raise ValueError(
+            f"the sources must be those of `state`, {shown(list(state.names))}, or some of them, "
+            f"got {shown(list(names))} (for sources that were renamed, rename them in "
+            "state['names'])"
+        )
 
 
 def _read_progress(state: Mapping[str, Any], prefix: str) -> Progress:
@@ -78,7 +175,21 @@ def _read_progress(state: Mapping[str, Any], prefix: str) -> Progress:
         need(small, f"state['{key}']", "whole numbers below 2^62", numbers)
     fine = len(cursors) > 0 and min(cursors) >= 0
     need(fine, f"state['{name}']", "one number >= 0 a source", cursors)
-    most = ONE // 2 if len(carry) == 2 else 64 * ONE
+    most = ONE // 2 if len(carry) == 2 else MOST_OWED
     fine = len(carry) == len(cursors) and sum(carry) == 0 and max(map(abs, carry)) <= most
     need(fine, f"state['{prefix}carry']", f"one number a source, of sum 0, up to {most}", carry)
     return Progress(np.array(cursors, np.int64), np.array(carry, np.int64))
+
+
+def _read_away(away: Any, names: tuple[str, ...]) -> dict[str, tuple[int, int | None]]:
+    fine = isinstance(away, Mapping) and not set(away) & set(names)
+    need(fine, "state['away']", "a dict by the names of other sources", away)
+    for name, kept in away.items():
+        fine = isinstance(kept, list | tuple) and len(kept) == 2 and type(kept[0]) is int
+        fine = fine and 0 <= kept[0] < 2**62 and _is_length(kept[1])
+        need(fine, f"state['away'][{name!r}]", "[rows used, length or None]", kept)
+    return {name: (kept[0], kept[1]) for name, kept in away.items()}
+
+
+def _is_length(length: Any) -> bool:
+    return length is None or (type(length) is int and 1 <= length < 2**62)

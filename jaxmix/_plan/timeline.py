@@ -1,10 +1,8 @@
-"""A plan's steps in blocks: the progress before each, and the rows of those that are in use."""
+"""The steps of a plan: the block that holds each, and the rows of a step or of a shard of it."""
 
 from __future__ import annotations
 
 import collections
-import copy
-import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -12,12 +10,15 @@ import numpy as np
 
 from jaxmix._checks import need, whole_number
 from jaxmix._mixing.interleave import SlotOrder
-from jaxmix._plan.counts import MAX_STEPS, ONE, Progress, block_counts, end_progress, owed
-from jaxmix._plan.exact_weights import PlannedSchedule, raise_bad_weights, schedule_units
-from jaxmix._plan.state import PlanState, padded
+from jaxmix._plan.counts import MAX_STEPS
+from jaxmix._plan.known_counts import KnownCounts
+from jaxmix._plan.ledger import Ledger
 from jaxmix._schedules.evaluate import MAX_STEP
 
 KEPT_BLOCKS = 3
+
+MANY_SHARDS = 64
+"""From so many shards on, a search for each row costs less than the sources of a whole batch."""
 
 
 class PlannedRows(collections.namedtuple("PlannedRows", ["source", "position"])):
@@ -46,14 +47,15 @@ class StepRows(NamedTuple):
 class Block(NamedTuple):
     """The steps from `first` on, T in all, to the end of a block of MAX_STEPS steps.
 
-    `progress`: before them. `counts`: [T, K]. `base`: [T, K], as in `StepRows`. `turns`: T numbers
-    for `SlotOrder`.
+    `counts`: [T, K]. `base`: [T, K], as in `StepRows`. T of each: `sizes`, B; `orders` and `turns`,
+    how the slots of a step are spread over its batch.
     """
 
     first: int
-    progress: Progress
     counts: np.ndarray
     base: np.ndarray
+    sizes: list[int]
+    orders: list[SlotOrder]
     turns: list[int]
 
 
@@ -66,34 +68,24 @@ class Outline(NamedTuple):
 
 
 NO_COUNTS = np.zeros((0, 0), np.int64)
-NO_UNITS = (-1, NO_COUNTS)
-NO_BLOCK = Block(0, Progress(NO_COUNTS, NO_COUNTS), NO_COUNTS, NO_COUNTS, [])
+NO_BLOCK = Block(0, NO_COUNTS, NO_COUNTS, [], [], [])
 
 
 class Timeline:
-    """The blocks of a plan from a state on, each worked out when a step of it is needed.
+    """The blocks of a plan from its first step on, those used last kept at hand.
 
-    The progress before every block that was passed is kept; counts only of the blocks used last.
+    Like the ledger without a lock: `_last` and `_blocks` are replaced by one assignment.
     """
 
-    def __init__(
-        self, weights: PlannedSchedule | np.ndarray, batch_size: int, seed: int, state: PlanState
-    ):
-        self._weights, self._batch_size = weights, batch_size
-        self._known_units, self._known_counts = NO_UNITS, NO_COUNTS
-        self._blocks: dict[int, Block] = {}
-        self._lock = threading.RLock()
-        self._order = SlotOrder(seed, batch_size)
-        self.first_step = self._origin = state.step
-        self.num_sources = self._units(state.step).shape[1]
+    def __init__(self, ledger: Ledger | KnownCounts, seed: int):
+        self.ledger, self._seed = ledger, seed
+        self.first_step, self.num_sources = ledger.first_step, ledger.num_sources
+        self._sizes, self._group_size = ledger.sizes, ledger.group_size
         self._ids = np.arange(self.num_sources, dtype=np.int32)
-        least = len(state.progress.cursors)
-        more = self.num_sources >= least
-        need(more, "weights", f"for the {least} sources of `state` or more", self.num_sources)
-        self._progress = [padded(state.progress, self.num_sources)]
-        self._join(state.block_step, padded(state.block_progress, self.num_sources))
+        self._in_group = np.arange(self._group_size)
+        self._blocks: tuple[tuple[int, Block], ...] = ()
         self._last = NO_BLOCK
-        self.find(self.first_step)
+        self._orders: dict[int, SlotOrder] = {}
 
     def find(self, step: int) -> tuple[Block, int]:
         """The block that holds a step, and its line there."""
@@ -102,82 +94,78 @@ class Timeline:
         block = self._last  # read once: threads may share a plan
         line = step - block.first
         if step < self.first_step or not 0 <= line < len(block.turns):
-            self._check(step)
+            self.check(step)
             self._last = block = self.block(step // MAX_STEPS)
             line = step - block.first
             if line >= len(block.turns):
-                self._raise(block.first + len(block.turns))
+                self.ledger.raise_bad(block.first + len(block.turns))
         return block, line
 
     def rows(self, step: int, shard_index: int = 0, shard_count: int = 1) -> StepRows:
-        """The rows of one shard of the batch of a step; `shard_count` must divide B."""
+        """The rows of one shard of the batch of a step; `shard_count` must divide every B."""
         block, line = self.find(step)
-        size = self._batch_size
+        order, group = block.orders[line], self._group_size
+        first, size = 0, block.sizes[line]
         if shard_count != 1 or shard_index != 0:
             shard_count = whole_number("shard_count", shard_count, 1)
             shard_index = whole_number("shard_index", shard_index, 0)
-            need(size % shard_count == 0, "shard_count", f"a divisor of B = {size}", shard_count)
+            self._sizes.need_divisor("shard_count", shard_count)
             below = f"below shard_count = {shard_count}"
             need(shard_index < shard_count, "shard_index", below, shard_index)
             size //= shard_count
-        slots = self._order.slots(block.turns[line], shard_index * size, size)
+            first = shard_index * size
+        if group == 1:
+            slots = order.slots(block.turns[line], first, size)
+        else:  # whole groups take the slots; a shard may begin and end inside one
+            begin = first // group
+            groups = order.slots(block.turns[line], begin, -(-(first + size) // group) - begin)
+            slots = (groups[:, None] * group + self._in_group).ravel()
+            slots = slots[first - begin * group :][:size]
         return StepRows(block.counts[line], block.base[line], slots)
 
-    def planned(self, rows: StepRows) -> PlannedRows:
-        """The source and position of each row of a shard."""
-        source = self._ids.repeat(rows.counts).take(rows.slots)
+    def planned(self, rows: StepRows, shard_count: int = 1) -> PlannedRows:
+        """The source and position of each row of a shard of one in `shard_count`."""
+        counts, slots = rows.counts, rows.slots
+        if shard_count < MANY_SHARDS:
+            source = self._ids.repeat(counts).take(slots)
+        else:  # without going through all rows of the batch
+            source = counts.cumsum().searchsorted(slots, side="right").astype(np.int32)
         position = rows.base.take(source)
         position += rows.slots
         return PlannedRows(source, position)
 
     def block(self, number: int) -> Block:
         """The block of the steps from MAX_STEPS * number on."""
-        with self._lock:
-            block = self._blocks.pop(number, None)
-            if block is None:
-                block = self._new_block(number)
-            self._blocks[number] = block  # the last used comes last
-            if len(self._blocks) > KEPT_BLOCKS:
-                del self._blocks[next(iter(self._blocks))]
-            return block
+        kept = self._blocks
+        block = next((block for at, block in kept if at == number), None)
+        if block is None:
+            block = self._new_block(number)
+        others = tuple(pair for pair in kept if pair[0] != number)
+        self._blocks = (*others[1 - KEPT_BLOCKS :], (number, block))  # the last used comes last
+        return block
 
-    def progress(self, number: int) -> Progress:
-        """The progress before a block."""
-        with self._lock:
-            start = self._origin // MAX_STEPS
-            for done in range(start + len(self._progress) - 1, number):
-                first = max(done * MAX_STEPS, self._origin)
-                units = self._units(first)
-                if first + len(units) < (done + 1) * MAX_STEPS:
-                    self._raise(first + len(units))
-                self._progress.append(end_progress(self._progress[-1], units, self._batch_size))
-            return self._progress[number - start]
-
-    def progress_at(self, step: int) -> tuple[Block, Progress]:
-        """The block that holds a step, and the progress before that step."""
-        block, line = self.find(step)
-        given = block.counts[:line].sum(axis=0)
-        units = self._units(block.first)[:line]
-        return block, self._progress_after(block.progress, units, given)
-
-    def weights(self, step: int, stop: int) -> np.ndarray:
-        """The weights [T, K] from a step to `stop` or the end of its block."""
+    def cursors(self, step: int) -> np.ndarray:
+        """The rows used of each source before a step; no weights from it on are needed."""
         step = whole_number("step", step, 0)
-        self._check(step)
-        first = max(step - step % MAX_STEPS, self._origin)
-        units = self._units(first)
-        last = min(stop, step - step % MAX_STEPS + MAX_STEPS)
-        if last - first > len(units):
-            self._raise(first + len(units))
-        return units[step - first : last - first] / ONE
+        self.check(step)
+        if step == self.first_step:
+            return self.ledger.first_cursors.copy()
+        if step % MAX_STEPS == 0:
+            return self.ledger.cursors(step // MAX_STEPS).copy()
+        block, line = self.find(step - 1)
+        return block.base[line] + block.counts[line].cumsum()
 
     def outline(self, num_steps: int) -> Iterator[Outline]:
         """Each block of steps below `num_steps` without its counts."""
         for number in range(self.first_step // MAX_STEPS, -(-num_steps // MAX_STEPS)):
             first = max(number * MAX_STEPS, self.first_step)
-            begins = first == self.first_step
-            progress = self.progress_at(first)[1] if begins else self.progress(number)
-            yield Outline(first, self.weights(first, num_steps), progress.cursors)
+            yield Outline(first, self.weights(first, num_steps), self.cursors(first))
+
+    def weights(self, step: int, stop: int) -> np.ndarray:
+        """The weights [T, K] from a step to `stop` or the end of its block."""
+        step = whole_number("step", step, 0)
+        self.check(step)
+        return self.ledger.weights_from(step, stop)
 
     def tables(self, start: int, stop: int) -> Iterator[np.ndarray]:
         """The counts of the steps start .. stop - 1 in int32, a block at a time."""
@@ -193,7 +181,7 @@ class Timeline:
         for number in range(self.first_step // MAX_STEPS, -(-num_steps // MAX_STEPS)):
             unmet = [k for k, step in enumerate(beyond) if step is None]
             if (number + 1) * MAX_STEPS <= num_steps:
-                end = self.progress(number + 1).cursors
+                end = self.ledger.cursors(number + 1)
                 if (end[unmet] <= limits[unmet]).all():
                     continue
             block = self.block(number)
@@ -204,74 +192,29 @@ class Timeline:
                     beyond[k] = block.first + int(over[:, k].argmax())
         return beyond
 
-    def with_known_counts(self, num_steps: int) -> Timeline:
-        """The same timeline with the counts of all steps below `num_steps` in a table.
-
-        For worker processes: its pickled copy calls no schedule for those steps, so it needs no JAX
-        device. The table has 1, 2 or 4 bytes per source and step.
-        """
-        known = self._origin + len(self._known_counts)
-        if not callable(self._weights) or num_steps <= known:
-            return self
-        numbers = range(self._origin // MAX_STEPS, -(-num_steps // MAX_STEPS))
-        small = np.min_scalar_type(self._batch_size)
-        table = np.concatenate([self.block(number).counts.astype(small) for number in numbers])
-        timeline = copy.copy(self)
-        timeline._known_counts, timeline._progress = table, list(self._progress)
-        return timeline
-
-    def __getstate__(self) -> dict[str, Any]:
-        none = {"_lock": None, "_blocks": {}, "_last": NO_BLOCK, "_known_units": NO_UNITS}
-        return {**self.__dict__, **none}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.RLock())
-
-    def _check(self, step: int) -> None:
+    def check(self, step: int) -> None:
+        """Raise unless there is such a step."""
         ok = self.first_step <= step <= MAX_STEP
         need(ok, "step", f"in [{self.first_step}, {MAX_STEP}]", step)
 
-    def _raise(self, step: int) -> None:
-        """Raise the error of a step at which the schedule's value is no weights."""
-        if callable(self._weights):
-            raise_bad_weights(self._weights, step)
-
-    def _units(self, first: int) -> np.ndarray:
-        """The units [T, K] from a step to the end of its block, or to the first bad weights."""
-        if not callable(self._weights):
-            rest = MAX_STEPS - first % MAX_STEPS
-            return np.broadcast_to(self._weights, (rest, self._weights.shape[1]))
-        known = self._known_units
-        if known[0] != first:
-            self._known_units = known = (first, schedule_units(self._weights, first))
-        return known[1]
-
     def _new_block(self, number: int) -> Block:
-        first, progress = max(number * MAX_STEPS, self._origin), self.progress(number)
-        known = self._known_counts[first - self._origin :][: (number + 1) * MAX_STEPS - first]
-        if len(known):
-            counts = known.astype(np.int64)
-        else:
-            units = self._units(first)
-            if len(units) == 0:
-                self._raise(first)
-            counts = block_counts(progress, units, self._batch_size)
-        base = progress.cursors + counts.cumsum(axis=0) - counts.cumsum(axis=1)
-        return Block(first, progress, counts, base, self._order.turns(first, len(counts)))
+        first, cursors, counts = self.ledger.block(number)
+        base = cursors + counts.cumsum(axis=0) - counts.cumsum(axis=1)
+        sizes: list[int] = []
+        orders: list[SlotOrder] = []
+        turns: list[int] = []
+        for start, stop, size in self._sizes.stretches(first, first + len(counts)):
+            order = self._order(size // self._group_size)
+            sizes += [size] * (stop - start)
+            orders += [order] * (stop - start)
+            turns += order.turns(start, stop - start)
+        return Block(first, counts, base, sizes, orders, turns)
 
-    def _progress_after(self, progress: Progress, units: np.ndarray, given: np.ndarray) -> Progress:
-        whole, part = owed(progress, units.sum(axis=0), self._batch_size)
-        return Progress(progress.cursors + given, (whole - given) * ONE + part)
+    def _order(self, num_groups: int) -> SlotOrder:
+        order = self._orders.get(num_groups)
+        if order is None:
+            self._orders[num_groups] = order = SlotOrder(self._seed, num_groups)
+        return order
 
-    def _join(self, block_step: int, progress: Progress) -> None:
-        """Plan from the start of the block of `state` if that leads to the very same progress.
-
-        It does where nothing was edited; then these are the blocks of the plan `state` came from.
-        """
-        lines = self._origin - block_step
-        units = self._units(block_step)
-        if 0 < lines <= len(units):
-            given = block_counts(progress, units, self._batch_size)[:lines].sum(axis=0)
-            reached = self._progress_after(progress, units[:lines], given)
-            if all(map(np.array_equal, reached, self._progress[0])):
-                self._origin, self._progress = block_step, [progress]
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_blocks": (), "_last": NO_BLOCK, "_orders": {}}

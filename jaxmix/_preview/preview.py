@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxmix._checks import need, source_lengths, source_names, whole_number
+from jaxmix._checks import need, source_names, whole_number
 from jaxmix._html import html_table
+from jaxmix._plan.names import match_by_name
 from jaxmix._plan.plan import MixPlan
 from jaxmix._preview.plots import plot_shares
 from jaxmix._preview.warnings import no_annealing, running_out, unreached_end, without_rows
@@ -23,7 +24,8 @@ class Preview:
 
     Attributes (a list has one entry a source):
       names: list of str.
-      batch_size, first_step, num_steps: of the plan and the call.
+      batch_size, first_step, num_steps: of the plan and the call; `batch_size` may be a dict
+        `{step: B from that step on}`.
       rows, share: the rows a source gives in these steps, and its part of all rows.
       epochs: how often its rows are through after the last step; None without lengths.
       first_used, last_used: the first and the last step that take a row of it, None if there is
@@ -35,7 +37,7 @@ class Preview:
     """
 
     names: list[str]
-    batch_size: int
+    batch_size: int | dict[int, int]
     first_step: int
     num_steps: int
     rows: list[int]
@@ -70,7 +72,23 @@ class Preview:
 
     def _title(self) -> str:
         steps = f"Steps {self.first_step:,} to {self.num_steps - 1:,}"
-        return f"{steps}, {self.batch_size:,} rows each: {sum(self.rows):,} rows"
+        if isinstance(self.batch_size, int):
+            return f"{steps}, {self.batch_size:,} rows each: {sum(self.rows):,} rows"
+        stages = [f"{size:,} from step {start:,} on" for start, size in self._stages()]
+        shown = (
+            stages if len(stages) <= 4 else [*stages[:2], f"... {len(stages)} stages", stages[-1]]
+        )
+        return f"{steps}, {', '.join(shown)}: {sum(self.rows):,} rows"
+
+    def _stages(self) -> list[tuple[int, int]]:
+        """The stages of the batch size that these steps are in."""
+        assert isinstance(self.batch_size, dict)
+        found = sorted(self.batch_size.items())
+        ends = [start for start, _ in found[1:]] + [self.num_steps]
+        inside = zip(found, ends, strict=True)
+        return [
+            stage for stage, end in inside if stage[0] < self.num_steps and end > self.first_step
+        ]
 
     def _header(self) -> list[str]:
         lengths = [] if self.epochs is None else ["epochs", "runs out at"]
@@ -88,8 +106,8 @@ def preview(
     plan: MixPlan,
     num_steps: int,
     *,
-    names: Sequence[str] | None = None,
-    lengths: Sequence[int] | None = None,
+    names: Sequence[str] | Mapping[str, str] | None = None,
+    lengths: Sequence[int] | Mapping[str, int] | None = None,
 ) -> Preview:
     """What a plan will do until `num_steps`, and what in it may not be meant.
 
@@ -102,8 +120,8 @@ def preview(
     Args:
       plan: a `MixPlan`.
       num_steps: the steps of the run, counted from step 0; above `plan.first_step`.
-      names: the names of the K sources; "0", "1", ... if not given.
-      lengths: the rows in one epoch of each source.
+      names: other names for the K sources than those of the plan, in order or by name.
+      lengths: the rows in one epoch of each source, in order or by name.
 
     Returns:
       A `Preview`: print it, or look at `.warnings`, `.plot()` and its other attributes.
@@ -124,8 +142,10 @@ def preview(
     """
     need(isinstance(plan, MixPlan), "plan", "a MixPlan", plan, TypeError)
     num_steps = whole_number("num_steps", num_steps, plan.first_step + 1)
-    labels = source_names(names, plan.num_sources)
-    sizes = None if lengths is None else source_lengths(lengths, plan.num_sources)
+    if isinstance(names, Mapping):
+        names = match_by_name("names", names, plan.names)
+    labels = source_names(plan.names if names is None else names, plan.num_sources)
+    sizes = None if lengths is None else plan._checked_lengths(lengths)
 
     first, last, num_sources = plan.first_step, num_steps - 1, plan.num_sources
     points = min(PLOT_POINTS, num_steps - first)

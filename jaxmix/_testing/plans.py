@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -22,13 +23,14 @@ def assert_conserves(plan: MixPlan, num_steps: int, *, max_error: float | None =
     """Assert that the counts of a plan are exact at every step below `num_steps`.
 
     The counts sum to B, none is negative, a source of weight 0 gets none; the rows of source k are
-    the next ones, `cursors[k]` to `cursors[k] + counts[k] - 1`, each once; and the cursors stay
-    within `max_error` rows of B times the summed weights. Whole numbers throughout, no rounding.
+    the next ones, `cursors[k]` to `cursors[k] + counts[k] - 1`, each once, in whole groups; and the
+    cursors stay within `max_error` rows of the sum of B times the weights. Whole numbers
+    throughout, no rounding.
 
     Args:
       plan: a `MixPlan`, or an object with its methods.
       num_steps: above `plan.first_step`.
-      max_error: in rows; by default 1/2 for two sources and 1.5 for more.
+      max_error: in rows; by default 1/2 for two sources and 1.5 for more, times the group size.
 
     Raises:
       AssertionError: naming the step, the source and what is wrong.
@@ -40,18 +42,24 @@ def assert_conserves(plan: MixPlan, num_steps: int, *, max_error: float | None =
     """
     is_plan = hasattr(plan, "cursors")
     need(is_plan, "plan", "a MixPlan or an object with its methods", plan, TypeError)
-    first, num_sources, size = plan.first_step, plan.num_sources, plan.batch_size
+    first, num_sources, group = plan.first_step, plan.num_sources, plan.group_size
     num_steps = whole_number("num_steps", num_steps, first + 1)
-    bound = (0.5 if num_sources == 2 else 1.5) if max_error is None else max_error
+    bound = group * (0.5 if num_sources == 2 else 1.5) if max_error is None else max_error
     cursors = plan.cursors(first).tolist()
     ideal = [cursor * ONE for cursor in cursors]  # in units of 1/ONE row
     for k, owed in enumerate(plan.state(first)["carry"]):
-        ideal[k] += owed
+        ideal[k] += owed * group
     table = plan.counts_table(first, num_steps).tolist()
     for step in range(first, num_steps):
         counts, rows = plan.counts(step).tolist(), plan.rows(step)
+        size = plan.batch_size_at(step)
         fine = sum(counts) == size and min(counts) >= 0
         _claim(fine, step, f"counts {counts}, not >= 0 with the sum {size}")
+        groups = (
+            rows.source.reshape(-1, group) if len(rows.source) == size else rows.source[:, None]
+        )
+        whole = (groups == groups[:, :1]).all()
+        _claim(whole, step, f"groups of {group} rows that are not of one source")
         tabled = table[step - first]
         _claim(tabled == counts, step, f"counts {counts}, but {tabled} in the table")
         shapes = rows.source.shape, rows.position.shape
@@ -59,7 +67,7 @@ def assert_conserves(plan: MixPlan, num_steps: int, *, max_error: float | None =
         came = plan.cursors(step).tolist()
         _claim(came == cursors, step, f"cursors {came}, but {cursors} rows used")
         for k, weight in enumerate(plan.weights_at(step).tolist()):
-            name = f"source {k}"
+            name = f"source {plan.names[k]}"
             _claim(weight > 0 or counts[k] == 0, step, f"{name}: {counts[k]} rows, weight 0")
             due = range(cursors[k], cursors[k] + counts[k])
             index = sorted(rows.position[rows.source == k].tolist())
@@ -129,10 +137,11 @@ def assert_resumes(
     num_steps = whole_number("num_steps", num_steps, first + 1)
     counts = [whole_number("a shard count", count, 1) for count in shard_counts]
     wanted = _batches(unbroken, first, num_steps, 1)
-    num_rows = max((len(leaf) for leaf in jax.tree.leaves(wanted[0])), default=0)
-    need(num_rows > 0, "a batch", "a tree of arrays with the rows first", wanted[0])
-    divisors = [count for count in counts if num_rows % count == 0]
-    need(len(divisors) > 0, "shard_counts", f"numbers that divide {num_rows} rows", counts)
+    lengths = [max(map(len, jax.tree.leaves(batch)), default=0) for batch in wanted]
+    need(min(lengths) > 0, "a batch", "a tree of arrays with the rows first", wanted[0])
+    divisors = [count for count in counts if math.gcd(*lengths) % count == 0]
+    rows = sorted(set(lengths))[:20]
+    need(len(divisors) > 0, "shard_counts", f"numbers that divide {rows} rows", counts)
     second = min(first + 1, num_steps - 1)
     for stop in sorted({first, second, (first + num_steps) // 2, num_steps - 1}):
         for count in divisors:
@@ -141,16 +150,19 @@ def assert_resumes(
             for step, a, b in zip(range(stop, num_steps), wanted[stop - first :], got, strict=True):
                 compare(name, step, a, b, "unbroken")
         if isinstance(plan, MixPlan):
+            group = plan.group_size
             even = np.full(plan.num_sources, 1.0 / plan.num_sources)
-            edited = _again(plan, stop, even, plan.batch_size - 1 or 2)
+            edited = _again(plan, stop, even, (plan.batch_size_at(stop) // group - 1 or 2) * group)
             at, was = edited.cursors(stop).tolist(), plan.cursors(stop).tolist()
             _claim(at == was, stop, f"edited there, the plan continues at rows {at}, not {was}")
             assert_conserves(edited, stop + 8, max_error=max_error)
 
 
-def _again(plan: MixPlan, step: int, weights: Any, batch_size: int) -> MixPlan:
+def _again(plan: MixPlan, step: int, weights: Any, batch_size: Any) -> MixPlan:
     """A new plan that continues from the state of another, as read from a checkpoint."""
-    return type(plan)(weights, batch_size, state=json.loads(json.dumps(plan.state(step))))
+    state = json.loads(json.dumps(plan.state(step)))
+    same = {"names": plan.names, "group_size": plan.group_size}
+    return type(plan)(weights, batch_size, state=state, **same)
 
 
 def _plan_rows(plan: MixPlan, first_step: int, index: int, count: int) -> Iterator[PyTree]:

@@ -8,7 +8,7 @@ import pytest
 
 import jaxmix
 from jaxmix import MixPlan, preview
-from jaxmix._plan import timeline
+from jaxmix._plan import ledger
 
 STAGED = jaxmix.staged_schedule(
     {0: [0.9, 0.1, 0.0, 0.0], 40: [0.0, 0.5, 0.5, 0.0], 1500: [0.0, 0.0, 0.999, 0.001]}
@@ -198,8 +198,8 @@ def test_many_weights_are_told_in_short():
 
 def test_counts_are_worked_out_only_where_they_are_needed(monkeypatch):
     worked_out = []
-    counts = timeline.block_counts
-    monkeypatch.setattr(timeline, "block_counts", lambda *a: worked_out.append(1) or counts(*a))
+    counts = ledger.block_counts
+    monkeypatch.setattr(ledger, "block_counts", lambda *a: worked_out.append(1) or counts(*a))
     preview(MixPlan(STAGED, 16), 200_000)
     assert len(worked_out) <= 10
 

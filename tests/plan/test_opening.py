@@ -1,0 +1,97 @@
+"""Opening a plan far away: the same progress as by all the blocks on the way, and quickly."""
+
+import time
+
+import numpy as np
+import pytest
+
+from jaxmix import MixPlan
+from jaxmix._plan.counts import (
+    MAX_STEPS,
+    Progress,
+    block_counts,
+    end_progress,
+    fixed_progress,
+    progress_after,
+    to_units,
+    two_progress,
+)
+
+
+def carried(progress):
+    return [part.tolist() for part in progress]
+
+
+def begin(num_sources, rng):
+    carry = rng.integers(-(2**50), 2**50, num_sources)
+    carry[0] -= carry.sum()
+    return Progress(np.zeros(num_sources, np.int64), carry)
+
+
+@pytest.mark.parametrize("num_sources", [3, 8, 35, 60, 200])
+@pytest.mark.parametrize("batch_size", [1, 7, 256, 2**20])
+def test_fixed_weights_skip_to_the_progress_of_all_blocks(num_sources, batch_size):
+    rng = np.random.default_rng([num_sources, batch_size])
+    weights = rng.dirichlet(np.full(num_sources, 0.5))
+    weights[1] = 0.0
+    units = to_units(weights[None] / weights.sum())
+    start = progress = begin(num_sources, rng)
+    block = np.broadcast_to(units, (MAX_STEPS, num_sources))
+    for got in fixed_progress(start, units, batch_size, 6):
+        progress = end_progress(progress, block, batch_size)
+        assert carried(got) == carried(progress)
+
+
+@pytest.mark.parametrize("gamma", [0.3, 1e-9, 0.5, 1.0, 0.0, 1 / 3])
+@pytest.mark.parametrize("batch_size", [1, 7, 2**24])
+def test_two_fixed_weights_have_a_closed_form(gamma, batch_size):
+    units = to_units(np.array([[gamma, 1.0 - gamma]]))
+    progress = start = Progress(np.zeros(2, np.int64), np.array([2**50, -(2**50)]))
+    block = np.broadcast_to(units, (MAX_STEPS, 2))
+    for blocks in range(1, 9):
+        progress = end_progress(progress, block, batch_size)
+        got = two_progress(start, units, blocks * MAX_STEPS * batch_size)
+        assert carried(got) == carried(progress)
+
+
+@pytest.mark.parametrize("num_sources", [1, 2, 3, 40, 300])
+def test_a_line_inside_a_block_is_where_its_counts_lead(num_sources):
+    rng = np.random.default_rng(num_sources)
+    weights = rng.dirichlet(np.full(num_sources, 0.7), size=MAX_STEPS)
+    weights[300:, num_sources // 2] *= num_sources < 3
+    units = to_units(weights / weights.sum(axis=1, keepdims=True))
+    start = begin(num_sources, rng) if num_sources > 1 else Progress(*np.zeros((2, 1), np.int64))
+    given = block_counts(start, units, 30).cumsum(axis=0)
+    for line in (1, 2, 3, 255, 256, 299, 300, 301, 511, 512, 513, 777, 1023, 1024):
+        got = progress_after(start, units, 30, line)
+        assert got.cursors.tolist() == given[line - 1].tolist()
+        owed = (
+            30 * units[:line].astype(object).sum(axis=0)
+            + start.carry
+            - 2**52 * got.cursors.astype(object)
+        )
+        assert got.carry.tolist() == owed.tolist()
+
+
+def test_far_steps_agree_with_a_plan_that_was_there_before():
+    for weights in ([0.7, 0.3], [0.5, 0.3, 0.2], np.full(9, 1 / 9)):
+        for sizes in (24, {0: 8, 5000: 24, 60_001: 16}):
+            walked = MixPlan(weights, sizes)
+            for step in range(0, 90_000, 1024):
+                walked.cursors(step)
+            assert (
+                MixPlan(weights, sizes).cursors(90_000).tolist() == walked.cursors(90_000).tolist()
+            )
+            assert walked.state(90_000) == MixPlan(weights, sizes).state(90_000)
+
+
+def _seconds(call):
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+def test_two_fixed_weights_open_anywhere_as_fast_as_at_the_start():
+    near = min(_seconds(lambda: MixPlan(0.3, 256).rows(5)) for _ in range(5))
+    far = min(_seconds(lambda: MixPlan(0.3, 256).rows(2**31 - 1)) for _ in range(5))
+    assert far <= 5 * near + 0.02

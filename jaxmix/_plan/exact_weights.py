@@ -19,7 +19,7 @@ from jaxmix._schedules.evaluate import (
     plain_values,
 )
 from jaxmix._schedules.schedule_errors import check_schedule
-from jaxmix._schedules.weights import TOLERANCE, check_simplex, numbers_of
+from jaxmix._schedules.weights import are_weights, check_simplex, numbers_of
 from jaxmix._types import Schedule, Weights
 
 KEPT_BLOCKS = 4
@@ -100,10 +100,7 @@ def schedule_units(schedule: PlannedSchedule, first_step: int) -> np.ndarray:
     """
     values = schedule.values(first_step)
     need(values.ndim <= 2, "a schedule's weights", "a number or an array [K]", values.shape[1:])
-    flat = values.reshape(len(values), -1)
-    fine = np.all((flat >= -TOLERANCE) & (flat <= 1.0 + TOLERANCE), axis=1)
-    if values.ndim == 2:
-        fine &= np.abs(flat.sum(axis=1) - 1.0) <= TOLERANCE
+    fine = are_weights(values)
     count = len(fine) if fine.all() else int(fine.argmin())
     return to_units(_on_simplex(values[:count]))
 

@@ -108,11 +108,11 @@ def checkify_weights(step: ArrayLike, weights: Weights) -> None:
         raw = call_schedule(weights, step)
     else:
         raw = jnp.asarray(_checked(weights))
-    inside = jnp.all((raw >= -TOLERANCE) & (raw <= 1.0 + TOLERANCE))
-    is_whole = jnp.abs(raw.sum() - 1.0) <= TOLERANCE if raw.ndim else True
+    low = jnp.all(raw >= -TOLERANCE)
+    is_whole = jnp.abs(raw.sum() - 1.0) <= TOLERANCE if raw.ndim else raw <= 1.0 + TOLERANCE
     label = "{raw}" if raw.ndim else "gamma = {raw}"
     checkify.check(
-        inside & is_whole,
+        low & is_whole,
         f"weights must be >= 0 with the sum 1, got {label} at step {{step}}",
         raw=raw,
         step=as_step(step),
@@ -125,16 +125,21 @@ def check_simplex(label: str, values: np.ndarray, remedy: str = "divide by the s
     `remedy`: what to do with weights of another sum.
     """
     need(values.ndim <= 1 and values.size > 0, label, _ARRAY, values.shape)
-    finite = bool(np.all(np.isfinite(values)))
-    inside = finite and bool(np.all((values >= -TOLERANCE) & (values <= 1.0 + TOLERANCE)))
-    if values.ndim == 0:
-        need(inside, label, "in [0, 1]", float(values))
+    if are_weights(values[None])[0]:
         return
-    total = float(values.astype(np.float64).sum()) if finite else 0.0
-    if not inside and (total <= 0.0 or np.any(values < -TOLERANCE)):
-        need(False, label, "finite and in [0, 1], with the sum 1", values.tolist())
-    if abs(total - 1.0) > TOLERANCE:
-        raise ValueError(f"{label} must be of sum 1 (within {TOLERANCE:g}), got {total}: {remedy}")
+    need(values.ndim == 1, label, "in [0, 1]", values.tolist())
+    low = bool(np.all(np.isfinite(values) & (values >= -TOLERANCE)))
+    need(low, label, "finite and in [0, 1], with the sum 1", values.tolist())
+    total = float(values.sum(dtype=np.float64))
+    raise ValueError(f"{label} must be of sum 1 (within {TOLERANCE:g}), got {total}: {remedy}")
+
+
+def are_weights(values: np.ndarray) -> np.ndarray:
+    """At which of T steps the gamma [T] or the weights [T, K] are on the simplex."""
+    low = values >= -TOLERANCE
+    if values.ndim == 1:
+        return low & (values <= 1.0 + TOLERANCE)
+    return low.all(axis=1) & (abs(values.sum(axis=1, dtype=np.float64) - 1.0) <= TOLERANCE)
 
 
 def numbers_of(weights: Any) -> Array | np.ndarray:

@@ -112,6 +112,9 @@ def test_a_plan_asks_each_step_once_while_a_block_is_in_use():
         plan.weights_at(step)
     plan.state(7)
     assert len(asked) == before
+    for step in (1500, 7, 1600, 8):  # to and fro between two blocks
+        plan.weights_at(step)
+    assert len(asked) == before + 1024
 
 
 def test_a_table_that_ends_is_an_error_only_where_its_end_is_reached():

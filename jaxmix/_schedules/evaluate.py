@@ -41,7 +41,7 @@ def as_step(step: ArrayLike) -> Array:
         need(bool(ok), "step", f"in [0, {MAX_STEP}]", step)
         return jnp.asarray(array.astype(np.int32))
     if array.dtype.itemsize >= 4 and array.dtype != jnp.int32:  # wider than int32: saturate
-        array = jnp.minimum(array, jnp.asarray(MAX_STEP, array.dtype))
+        array = jnp.clip(array, jnp.asarray(0, array.dtype), jnp.asarray(MAX_STEP, array.dtype))
     return jnp.maximum(array.astype(jnp.int32), 0)
 
 

@@ -85,7 +85,7 @@ class PlanSource:
       >>> plan = jaxmix.MixPlan(0.75, batch_size=4)
       >>> source = jaxmix.PlanSource(plan, [np.arange(10), np.arange(100, 110)], num_steps=5)
       >>> source[0]["rows"].tolist(), source[1]["rows"].tolist()
-      ([2, 1, 0, 100], [4, 3, 101, 5])
+      ([2, 1, 0, 100], [3, 101, 5, 4])
     """
 
     def __init__(

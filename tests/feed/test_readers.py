@@ -152,6 +152,13 @@ def test_rows_that_are_too_few_or_of_another_kind_are_refused():
     with pytest.raises(ValueError, match="source 0 must be a source that gives the 4 rows"):
         PlanSource(MixPlan([1.0], 4), [Short(range(9))], 2)[0]
 
+    class Cut(Strict):
+        def __getitem__(self, rows):
+            return super().__getitem__(rows)[:3]
+
+    with pytest.raises(ValueError, match="source 0 must be a source that gives the 4 rows"):
+        PlanSource(MixPlan([1.0], 4), [Cut(np.arange(9))], 2)[0]
+
     class Changing(Strict):
         def __getitem__(self, rows):
             found = super().__getitem__(rows)

@@ -176,3 +176,9 @@ def test_device_arrays_are_copied_to_the_host_once(monkeypatch):
         leaves = jax.tree.leaves(feed[1]["rows"])
         assert all(type(leaf) is np.ndarray and leaf.dtype == np.int32 for leaf in leaves)
         assert pickle.loads(pickle.dumps(feed))[1]["rows"] is not None  # a worker has no device
+
+
+def test_rows_of_another_structure_are_refused():
+    for rows in ([{"a": 1}, 2], [1, {"a": 2}], [{"a": 1}, {"b": 2}], [{"a": 1}, {"a": (2,)}]):
+        with pytest.raises(ValueError, match="a row of source 0 must be of the structure of the f"):
+            read(rows, size=1, step=1)

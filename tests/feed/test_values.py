@@ -164,8 +164,10 @@ def test_numbers_too_large_are_refused():
 
 
 def test_arrays_of_other_byte_order_become_native():
-    rows = read(np.arange(6, dtype=">i4"))
-    assert rows.dtype == np.int32 and rows.dtype.isnative and rows.tolist() == list(range(6))
+    array = np.arange(6, dtype=">i4")
+    for source in (array, list(array), Rows(array)):
+        rows = read(source)
+        assert rows.dtype == np.int32 and rows.dtype.isnative and rows.tolist() == list(range(6))
 
 
 def test_device_arrays_are_copied_to_the_host_once(monkeypatch):

@@ -168,6 +168,7 @@ def test_arrays_of_other_byte_order_become_native():
     for source in (array, list(array), Rows(array)):
         rows = read(source)
         assert rows.dtype == np.int32 and rows.dtype.isnative and rows.tolist() == list(range(6))
+    assert read([array] * 6).dtype.isnative
 
 
 def test_device_arrays_are_copied_to_the_host_once(monkeypatch):

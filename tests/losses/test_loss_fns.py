@@ -378,13 +378,15 @@ def test_weights_off_the_simplex_are_refused_if_they_are_known_and_give_nan_in_j
     assert np.isnan(jax.jit(run)(30))
 
 
-def test_weights_that_rounding_moved_off_the_simplex_mix_as_if_on_it():
+def test_weights_that_rounding_moved_off_the_simplex_mix_as_if_on_it_and_no_others():
     def run(weights):
         return mix_loss_fns(weights, lambda: RECON, lambda: KL)(0)
 
     for gamma, want in ((1.0 + 1e-6, 3.0), (-1e-6, 5.0)):
         assert float(jax.jit(run)(jnp.float32(gamma))) == want
     assert float(jax.jit(run)(jnp.float32([0.5, 0.50004]))) == pytest.approx(4.0, abs=1e-4)
+    for off in (1.001, -0.001, [0.5, 0.501], [1.001, -0.001]):
+        assert np.isnan(jax.jit(run)(jnp.float32(off)))
 
 
 ADDED = {  # name: weights that are 1 and 2 * step

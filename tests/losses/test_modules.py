@@ -128,10 +128,11 @@ def test_streams_of_random_numbers_advance_from_loss_to_loss_and_from_call_to_ca
 
 def test_a_loss_sees_what_the_one_before_it_has_changed_wherever_it_is_passed():
     count, other = nnx.Variable(jnp.asarray(1.0)), {"both": nnx.Variable(np.float32(0.0))}
-    model = nnx.Dict(count=count)
+    model = nnx.Dict(count=count, first=nnx.Variable(jnp.zeros(2)))
 
     def add(model, count, other):
         model["count"][...] += 1.0
+        model["first"][...] += 3.0  # which the other one leaves alone
         return 1.0 * count[...]
 
     def double(model, count, other):
@@ -141,6 +142,7 @@ def test_a_loss_sees_what_the_one_before_it_has_changed_wherever_it_is_passed():
 
     loss = mix_loss_fns([0.5, 0.5], add, double)
     assert float(loss(0, model, count, other)) == 0.5 * 2.0
+    assert model["first"][...].tolist() == [3.0, 3.0]
     assert model["count"] is count and count[...] == 20.0 and other["both"][...] == 20.0
 
 

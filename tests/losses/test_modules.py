@@ -136,7 +136,7 @@ def test_a_loss_sees_what_the_one_before_it_has_changed_wherever_it_is_passed():
         return 1.0 * count[...]
 
     def double(model, count, other):
-        count[...] *= 10.0
+        count[...] *= jnp.float32(10.0)  # no longer of a weak type
         other["both"][...] = model["count"][...]
         return 0.0 * count[...]
 

@@ -33,7 +33,7 @@ class Arguments:
         # Which variable each of the last leaves is of.
         self._owners = [k for k, item in enumerate(items) for _ in jax.tree.leaves(item)]
         self._first = len(plain)
-        self.leaves = plain + [_strong(leaf) for leaf in variables]
+        self.leaves = plain + [_as_array(leaf) for leaf in variables]
 
     def build(self, leaves: list[Any]) -> tuple[tuple[PyTree, ...], Changes]:
         """The arguments made of these leaves, and what a loss has changed in them since."""
@@ -52,7 +52,7 @@ class Arguments:
             for i, (old, new) in enumerate(zip(before, after, strict=True)):
                 if new is old:
                     continue
-                owner, new = self._owners[i], _strong(new)
+                owner, new = self._owners[i], _as_array(new)
                 before_type, got = jax.typeof(old).str_short(), jax.typeof(new).str_short()
                 label = f"{self._paths[owner]} of the modules after {name}"
                 is_variable = isinstance(items[owner], _nnx().Variable)
@@ -99,9 +99,7 @@ def _merge(graph: Any, paths: list[Any], items: list[Any]) -> list[Any]:
     return _nnx().merge(graph, state)
 
 
-def _strong(leaf: Any) -> Array:
-    """A value of a variable as an array without a weak type, which an update would lose."""
+def _as_array(leaf: Any) -> Array:
     ok = isinstance(leaf, jax.Array | np.ndarray | np.generic | bool | int | float)
     need(ok, "a variable of a module", "an array", leaf, TypeError)
-    array = jnp.asarray(leaf)
-    return array.astype(array.dtype) if jax.typeof(array).weak_type else array
+    return jnp.asarray(leaf)

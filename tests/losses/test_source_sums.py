@@ -127,8 +127,9 @@ def test_sums_of_devices_and_of_stacked_steps_are_sums_leaf_by_leaf():
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.int64])
 def test_narrow_source_numbers_count_for_no_other_source(dtype):
     source = np.array([0, 3, 100, -1 if dtype != np.uint8 else 255]).astype(dtype)
-    sums = source_sums(np.float32([1, 2, 4, 8]), source, 300)
-    want = np.zeros(300)
+    num_sources = 2**16 if dtype == np.int16 else 300  # more than the dtype has numbers
+    sums = source_sums(np.float32([1, 2, 4, 8]), source, num_sources)
+    want = np.zeros(num_sources)
     want[[0, 3, 100]] = [1, 2, 4]
     want[255] = 8 * (dtype == np.uint8)
     np.testing.assert_array_equal(sums.total, want)

@@ -83,8 +83,8 @@ class Ledger:
 
     def progress(self, number: int) -> Progress:
         """The progress before a block."""
-        passed, fixed = self._passed, isinstance(self.weights, np.ndarray)
-        if fixed and self.num_sources == 2:
+        passed = self._passed
+        if isinstance(self.weights, np.ndarray) and self.num_sources == 2:
             rows = sum((b - a) * size for a, b, size in self._between(self._first(number)))
             begin = passed[self._origin // MAX_STEPS]
             return two_progress(begin, self.weights, rows // self.group_size)

@@ -65,7 +65,11 @@ def test_a_line_inside_a_block_is_where_its_counts_lead(num_sources):
     for line in (1, 2, 3, 255, 256, 299, 300, 301, 511, 512, 513, 777, 1023, 1024):
         got = progress_after(start, units, 30, line)
         assert got.cursors.tolist() == given[line - 1].tolist()
-        owed = 30 * units[:line].astype(object).sum(axis=0) + start.carry - 2**52 * got.cursors.astype(object)
+        owed = (
+            30 * units[:line].astype(object).sum(axis=0)
+            + start.carry
+            - 2**52 * got.cursors.astype(object)
+        )
         assert got.carry.tolist() == owed.tolist()
 
 

@@ -88,6 +88,15 @@ def test_a_source_that_runs_out_is_named():
     ]
 
 
+def test_a_source_used_up_just_before_the_first_step_runs_out_there():
+    later = MixPlan(0.5, 10, state=MixPlan(0.5, 10).state(100))
+    told = preview(later, 110, lengths=[500, 499]).warnings
+    assert [text.split(":")[0] for text in told] == [
+        "0 runs out at step 100",
+        "1 ran out before step 100",
+    ]
+
+
 TWICE_THERE = jaxmix.staged_schedule({0: 0.9, 100: 0.5, 200: 0.9, 300: 0.5, 1000: 0.9})
 CYCLES = (33, 100, 341, 1000, 1023, 1024, 5000, 10_000)
 

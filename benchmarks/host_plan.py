@@ -2,7 +2,7 @@
 
     python benchmarks/host_plan.py [--fast]
 
-Prints four tables. All peers of a line run in turn in one process, `--rounds` times; each number
+Prints five tables. All peers of a line run in turn in one process, `--rounds` times; each number
 is the median, with the 10th and the 90th percentile in brackets. grain, HuggingFace datasets,
 torchdata and tf.data are measured where they are installed. The peers' weights are fixed; the
 plan's are fixed or scheduled. A batch has rows of float32 [8] from arrays in memory, or plain ints
@@ -251,6 +251,36 @@ def bench_preview(all_k: Sequence[int], all_steps: Sequence[int]) -> None:
     print_table("To preview a scheduled plan", [f"K = {k}" for k in all_k], lines)
 
 
+def bench_edits(all_k: Sequence[int], hosts: Sequence[int], rounds: int) -> None:
+    lines: dict[str, list[str]] = {}
+    for num_sources in [*all_k, 1000]:
+        weights = mix_weights(num_sources)
+        state = jaxmix.MixPlan(weights, 1024).state(700)
+        other = np.roll(weights, 1)
+        times = []
+        for _ in range(rounds):
+            start = time.perf_counter()
+            jaxmix.MixPlan(other, 1024, state=state)
+            times.append(1e3 * (time.perf_counter() - start))
+        lines[f"K = {num_sources}, an edit, ms"] = [show(np.array(times))] + ["-"] * len(hosts)
+        if num_sources > 168:
+            continue
+        plan, cells = jaxmix.MixPlan(weights, 2**20), ["-"]
+        for count in hosts:
+            shard = {"shard_index": count // 2, "shard_count": count}
+            plan.rows(0, **shard)
+            times = []
+            for first in range(rounds):
+                start = time.perf_counter()
+                for step in range(100 * first, 100 * first + 100):
+                    plan.rows(step % 1024, **shard)
+                times.append(1e4 * (time.perf_counter() - start))
+            cells.append(show(np.array(times)))
+        lines[f"K = {num_sources}, a host's rows of a step, us"] = cells
+    head = ["edited in mid-block", *(f"B = 2^20 on {count} hosts" for count in hosts)]
+    print_table("To edit a plan, and to know one host's rows", head, lines)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="The cost of a plan on the host.")
     parser.add_argument("--rounds", type=int, default=9)
@@ -266,6 +296,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     bench_batches(all_k, all_b, args.rows, args.rounds)
     bench_opening(all_k, all_steps)
     bench_preview(all_k, all_steps)
+    bench_edits(all_k, [8, 512], args.rounds)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The host side of a mix, side by side: nanoseconds per row, and the cost of opening a plan.
 
-    python benchmarks/host_plan.py [--rounds 9] [--only rows,batches,opening,preview] [--fast]
+    python benchmarks/host_plan.py [--rounds 9] [--only rows,batches,opening,preview,edits] [--fast]
 
-Prints four tables. grain, HuggingFace datasets,
+Prints five tables. grain, HuggingFace datasets,
 torchdata and tf.data are measured where they are installed. The peers' weights are fixed; the
 plan's are fixed or scheduled. A batch has rows of float32 [8] from arrays in memory, or plain ints
 where it says so. Plan rows are timed over whole blocks of steps, the planning included.
@@ -236,6 +236,36 @@ def bench_preview(all_k: Sequence[int], all_steps: Sequence[int]) -> None:
     print_table("To preview a scheduled plan", [f"K = {k}" for k in all_k], lines)
 
 
+def bench_edits(all_k: Sequence[int], hosts: Sequence[int], rounds: int) -> None:
+    lines: dict[str, list[str]] = {}
+    for num_sources in [*all_k, 1000]:
+        weights = mix_weights(num_sources)
+        state = jaxmix.MixPlan(weights, 1024).state(700)
+        other = np.roll(weights, 1)
+        times = []
+        for _ in range(rounds):
+            start = time.perf_counter()
+            jaxmix.MixPlan(other, 1024, state=state)
+            times.append(1e3 * (time.perf_counter() - start))
+        lines[f"K = {num_sources}, an edit, ms"] = [show(np.array(times))] + ["-"] * len(hosts)
+        if num_sources > 168:
+            continue
+        plan, cells = jaxmix.MixPlan(weights, 2**20), ["-"]
+        for count in hosts:
+            shard = {"shard_index": count // 2, "shard_count": count}
+            plan.rows(0, **shard)
+            times = []
+            for first in range(rounds):
+                start = time.perf_counter()
+                for step in range(100 * first, 100 * first + 100):
+                    plan.rows(step % 1024, **shard)
+                times.append(1e4 * (time.perf_counter() - start))
+            cells.append(show(np.array(times)))
+        lines[f"K = {num_sources}, a host's rows of a step, us"] = cells
+    head = ["edited in mid-block", *(f"B = 2^20 on {count} hosts" for count in hosts)]
+    print_table("To edit a plan, and to know one host's rows", head, lines)
+
+
 def sizes(fast: bool) -> tuple[Sequence[int], Sequence[int], int]:
     """Numbers of sources, batch sizes, and rows in a round, of which slow peers do fewer."""
     return ((2, 8), (256,), 2**12) if fast else ((2, 8, 35, 168), (256, 1024, 8192), 2**18)
@@ -251,6 +281,7 @@ PARTS = {
     "batches": lambda rounds, fast: bench_batches(*sizes(fast), rounds),
     "opening": lambda rounds, fast: bench_opening(*steps(fast)),
     "preview": lambda rounds, fast: bench_preview(*steps(fast)),
+    "edits": lambda rounds, fast: bench_edits(sizes(fast)[0], (8, 512), rounds),
 }
 
 

@@ -24,7 +24,8 @@ def match_by_name(what: str, given: Any, names: Sequence[str]) -> list[Any]:
     count = len(names)
     if isinstance(given, Mapping):
         named = tuple(names) != default_names(count)
-        need(named, what, "a sequence, as the sources have no names", sorted(map(str, given)))
+        needed = "a sequence of one a source, as the sources have no names"
+        need(named, what, needed, sorted(map(str, given)), TypeError)
         return by_name(what, given, names)
     is_list = isinstance(given, Sequence | np.ndarray) and not isinstance(given, str | bytes)
     need(is_list, what, "a sequence or a dict by name", given, TypeError)

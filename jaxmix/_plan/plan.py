@@ -122,7 +122,7 @@ class MixPlan:
         need(not unknown, "resized", f"names of {shown(list(self.names))}", sorted(unknown))
         kept = zip(self.names, begin.lengths, strict=True)
         self._lengths = tuple(None if name in resized else length for name, length in kept)
-        self._away, self._known = begin.away, None
+        self._away, self._weights_before, self._known = begin.away, begin.weights, None
         self.first_step = first
         self._timeline = Timeline(Ledger(known, self._sizes, begin), self.seed)
         self._timeline.weights(first, first + 1)  # are they any?
@@ -228,7 +228,10 @@ class MixPlan:
             block_step,
             before,
             self._away,
+            self._weights_before,
         )
+        if step > self.first_step:
+            state = state._replace(weights=tuple(self.weights_at(step - 1).tolist()))
         return write_state(state)
 
     def digest(self, num_steps: int) -> str:

@@ -25,7 +25,7 @@ class PlanState(NamedTuple):
 
     `cursors` in rows, `carry` in units of 1/ONE group of `group_size` rows. `lengths`: the rows of
     each source, where they are known. `away`: the cursor and the length of each source that an
-    earlier plan had and this one has not.
+    earlier plan had and this one has not. `weights`: those of the step before, if there is one.
     """
 
     seed: int
@@ -37,6 +37,7 @@ class PlanState(NamedTuple):
     block_step: int
     block_progress: Progress
     away: dict[str, tuple[int, int | None]]
+    weights: tuple[float, ...] | None
 
     def rows(self) -> int:
         """The rows that all sources gave before the step."""
@@ -46,7 +47,7 @@ class PlanState(NamedTuple):
 def fresh_state(names: Sequence[str] = (), group_size: int = 1) -> PlanState:
     """Step 0, before any source has given a row."""
     none = Progress(*np.zeros((2, len(names)), np.int64))
-    return PlanState(0, 0, tuple(names), (None,) * len(names), group_size, none, 0, none, {})
+    return PlanState(0, 0, tuple(names), (None,) * len(names), group_size, none, 0, none, {}, None)
 
 
 def write_state(state: PlanState) -> dict[str, Any]:
@@ -65,6 +66,7 @@ def write_state(state: PlanState) -> dict[str, Any]:
         "block_cursors": state.block_progress.cursors.tolist(),
         "block_carry": state.block_progress.carry.tolist(),
         "away": {name: list(kept) for name, kept in state.away.items()},
+        "weights": None if state.weights is None else list(state.weights),
     }
 
 
@@ -99,6 +101,7 @@ def read_state(state: Any) -> PlanState:
         block_step,
         block_progress,
         _read_away(state["away"], names),
+        _read_weights(state["weights"], count),
     )
 
 
@@ -125,7 +128,12 @@ def continued(state: PlanState, names: tuple[str, ...], group_size: int) -> Plan
     for name, k in old.items():
         if name not in names:
             away[name] = (int(state.progress.cursors[k]), state.lengths[k])
-    begin = state._replace(names=names, lengths=tuple(lengths), group_size=group_size, away=away)
+    weights = state.weights
+    if weights is not None:
+        weights = tuple(0.0 if k is None else weights[k] for k in kept)
+    begin = state._replace(
+        names=names, lengths=tuple(lengths), group_size=group_size, away=away, weights=weights
+    )
     if group_size != state.group_size:
         carry = [owed * state.group_size // group_size for owed in carry]
         most = ONE
@@ -189,6 +197,15 @@ def _read_away(away: Any, names: tuple[str, ...]) -> dict[str, tuple[int, int | 
         fine = fine and 0 <= kept[0] < 2**62 and _is_length(kept[1])
         need(fine, f"state['away'][{name!r}]", "[rows used, length or None]", kept)
     return {name: (kept[0], kept[1]) for name, kept in away.items()}
+
+
+def _read_weights(weights: Any, count: int) -> tuple[float, ...] | None:
+    if weights is None:
+        return None
+    fine = isinstance(weights, list) and len(weights) == count
+    fine = fine and all(isinstance(weight, float) and 0.0 <= weight <= 1.0 for weight in weights)
+    need(fine, "state['weights']", f"{count} floats in [0, 1] or None", weights)
+    return tuple(weights)
 
 
 def _is_length(length: Any) -> bool:

@@ -79,9 +79,13 @@ def plot_shares(
     weights: np.ndarray,
     names: Sequence[str],
     runs_out: Sequence[int | None],
+    epochs: Sequence[float] | None,
     ax: Any = None,
 ) -> Any:
-    """Draw weights [P, K] as bands that fill 0 to 100 %, with a ring where a source runs out."""
+    """Draw weights [P, K] as bands that fill 0 to 100 %.
+
+    Where a source runs out there is a ring, and its `epochs` in all are beside its name.
+    """
     ax = _axes(ax)
     tops = 100 * weights.cumsum(axis=1)
     bottoms = tops - 100 * weights
@@ -92,12 +96,14 @@ def plot_shares(
     for k, colour in enumerate(colours):
         ax.fill_between(steps, bottoms[:, k], tops[:, k], color=colour, linewidth=0)
         ax.plot(steps, tops[:, k], color="white", linewidth=0.8, label=names[k])
+    ends = list(names)
     for k, step in enumerate(runs_out):
-        if step is not None:
+        if step is not None and epochs is not None:
+            ends[k] = f"{names[k]}, {epochs[k]:.4g} epochs"
             height = np.interp(step, steps, middles[:, k])
             ax.plot(step, height, "o", color="black", markerfacecolor="white", markersize=5)
             ax.set_title("○ the rows of a source begin again", loc="right", fontsize=9)
-    _name_ends(ax, middles.T, weights.mean(axis=0), names, colours)
+    _name_ends(ax, middles.T, weights.mean(axis=0), ends, colours)
     return ax
 
 

@@ -13,7 +13,7 @@ from jaxmix._html import html_table
 from jaxmix._plan.names import match_by_name
 from jaxmix._plan.plan import MixPlan
 from jaxmix._preview.plots import plot_shares
-from jaxmix._preview.warnings import no_annealing, running_out, unreached_end, without_rows
+from jaxmix._preview.warnings import jump_at_edit, running_out, unreached_end, without_rows
 
 PLOT_POINTS = 500
 
@@ -53,10 +53,10 @@ class Preview:
     def plot(self, ax: Any = None) -> Any:
         """Draw the planned shares over the steps as bands; returns the matplotlib Axes.
 
-        A ring marks where the rows of a source begin again. `ax`: the Axes to draw in, by default
-        those of a new figure.
+        A ring marks where the rows of a source begin again for the first time, and its epochs are
+        beside its name. `ax`: the Axes to draw in, by default those of a new figure.
         """
-        return plot_shares(self.steps, self.weights, self.names, self.runs_out, ax)
+        return plot_shares(self.steps, self.weights, self.names, self.runs_out, self.epochs, ax)
 
     def __repr__(self) -> str:
         header, *lines = [self._header(), *self._lines()]
@@ -112,10 +112,9 @@ def preview(
     """What a plan will do until `num_steps`, and what in it may not be meant.
 
     Warns of: a source that gives no rows; one whose rows run out before the end; a schedule that
-    would go on to its end value after the run, so that the run never gets there; for a gamma that
-    moves, where it breaks 0 < gamma_0 < ... < gamma_N < 1 (or the same falling), but for rests of
-    less than 1/250 of a run of 500 steps or more. A million steps of 35 sources take about a
-    second.
+    comes to its end after the run, but before twice its steps; weights that jump where an edited
+    plan begins, by more than ten times its largest step nearby. A million steps of 35 sources take
+    about a second.
 
     Args:
       plan: a `MixPlan`.
@@ -138,7 +137,7 @@ def preview(
       source   rows   share  first used  last used  epochs  runs out at
       web     1,600  50.0 %           0         99    0.80            -
       code    1,600  50.0 %           0         99    1.60           78
-      ! code runs out at step 78: from there on its rows are used again
+      ! code runs out at step 78: its rows are used again, 1.6 epochs in all
     """
     need(isinstance(plan, MixPlan), "plan", "a MixPlan", plan, TypeError)
     num_steps = whole_number("num_steps", num_steps, plan.first_step + 1)
@@ -150,7 +149,7 @@ def preview(
     first, last, num_sources = plan.first_step, num_steps - 1, plan.num_sources
     points = min(PLOT_POINTS, num_steps - first)
     curve, peaks = np.zeros((points, num_sources)), np.zeros(num_sources)
-    starts, marks, gamma = [], [], []
+    starts, marks = [], []
     for start, weights, cursors in plan._timeline.outline(num_steps):
         starts.append(start)
         marks.append(cursors)
@@ -158,8 +157,6 @@ def preview(
         steps = np.arange(start, start + len(weights))
         at, begins = np.unique((steps - first) * points // (num_steps - first), return_index=True)
         curve[at] += np.add.reduceat(weights, begins, axis=0)
-        if num_sources == 2:
-            gamma.append(weights[:, 0].copy())
     marks.append(plan.cursors(last) + plan.counts(last))
     steps = first - np.arange(points + 1) * (first - num_steps) // points
     curve /= np.diff(steps)[:, None]
@@ -168,12 +165,13 @@ def preview(
 
     warnings = without_rows(labels, rows, peaks)
     runs_out: list[int | None] = [None] * num_sources
-    if sizes is not None:
+    epochs = None if sizes is None else (marks[-1] / sizes).tolist()
+    if sizes is not None and epochs is not None:
         runs_out = plan.runs_out_at(num_steps, sizes)
-        warnings += running_out(labels, runs_out, marks[0] > sizes, first)
+        warnings += running_out(labels, runs_out, marks[0] > sizes, epochs, first)
+    warnings += jump_at_edit(plan, num_steps)
     if callable(plan.weights):
         warnings += unreached_end(plan, num_steps, curve)
-        warnings += no_annealing(np.concatenate(gamma), first) if gamma else []
     return Preview(
         names=labels,
         batch_size=plan.batch_size,
@@ -181,7 +179,7 @@ def preview(
         num_steps=num_steps,
         rows=rows.tolist(),
         share=(rows / rows.sum()).tolist(),
-        epochs=None if sizes is None else (marks[-1] / sizes).tolist(),
+        epochs=epochs,
         first_used=first_used,
         last_used=last_used,
         runs_out=runs_out,

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 
-from jaxmix._plan.counts import MAX_STEPS, ONE, Progress, block_counts, end_progress, to_units
+from jaxmix._plan.counts import (
+    MAX_STEPS,
+    ONE,
+    Progress,
+    _deal,
+    block_counts,
+    end_progress,
+    to_units,
+)
 
 
 def fresh(num_sources):
@@ -206,3 +214,9 @@ def test_units_sum_to_one_and_keep_zero():
     units = to_units(weights)
     assert (units.sum(axis=1) == ONE).all() and not units[:, 7].any() and units.min() >= 0
     assert (to_units(np.array([[0.25, 0.75]])) == [[ONE // 4, 3 * ONE // 4]]).all()
+
+
+def test_a_row_goes_to_who_lacks_most_by_2_to_the_minus_32_and_to_the_first_of_equals():
+    room = np.full((1, 3), 9.0)
+    for more, wanted in ((2.0**-32, [0, 1, 0]), (2.0**-34, [1, 0, 0]), (0.0, [1, 0, 0])):
+        assert _deal(np.array([[0.5, 0.5 + more, 0.0]]), room, 1).tolist() == [wanted]

@@ -176,6 +176,24 @@ def test_going_on_unedited_is_the_same_plan(name, step):
     assert twice.state(1400) == plan.state(1400)
 
 
+@pytest.mark.parametrize("weights", [[0.5, 0.3, 0.2], 0.3])
+def test_a_state_that_owes_something_else_is_taken_at_its_word(weights):
+    plan = MixPlan(weights, 10)
+    state = plan.state(1030)
+    moved = [owed + more for owed, more in zip(state["carry"], (2**48, -(2**48), 0), strict=False)]
+    again = MixPlan(weights, 10, state={**state, "carry": moved}).state(1030)
+    assert again["carry"] == moved and again["block_step"] == 1030
+    assert MixPlan(weights, 10, state=state).state(1030)["block_step"] == 1024
+
+
+@pytest.mark.parametrize("owed", [2**51 + 1, 2**52, 2**58])
+def test_two_sources_are_owed_no_more_than_half_a_row(owed):
+    state = MixPlan(0.3, 10).state(30)
+    assert MixPlan(0.0, 10, state={**state, "carry": [2**51, -(2**51)]}).counts(30)[0] == 0
+    with pytest.raises(ValueError, match=r"state\['carry'\]"):
+        MixPlan(0.3, 10, state={**state, "carry": [owed, -owed]})
+
+
 def test_an_edit_moves_no_earlier_row_and_drops_a_source():
     plan = MixPlan([0.4, 0.4, 0.2], 10)
     edited = MixPlan([0.5, 0.0, 0.25, 0.25], 8, state=plan.state(777))
@@ -207,6 +225,12 @@ STATE = MixPlan([0.5, 0.3, 0.2], 4, seed=1).state(1030)
         {"cursors": [1, 2, -3]},
         {"cursors": [2.0, 2, 2]},
         {"cursors": "abc"},
+        {"cursors": [2060, 1236, True]},
+        {"cursors": [2060, 1236, 2**62]},
+        {"carry": [2**58 + 1, -(2**58) - 1, 0]},
+        {"weights": [0.5, 0.3]},
+        {"weights": [0.5, 0.3, True]},
+        {"weights": [0.5, 0.3, 1.5]},
         {"carry": [1, 0, 0]},
         {"carry": [2**60, -(2**60), 0]},
         {"block_cursors": [10**9, 10**9, 10**9]},

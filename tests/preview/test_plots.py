@@ -51,7 +51,8 @@ def test_the_bands_are_the_planned_shares():
     assert rings[0].get_ydata()[0] == pytest.approx(50 * np.interp(at, steps, wanted[:, 0]), abs=1)
     assert ax.get_xlabel() == "step" and ax.get_ylabel() == "share of the batch, %"
     assert "begin again" in ax.get_title(loc="right")
-    assert {"web", "code", "maths"} <= set(texts(ax))
+    counted = [f"{name}, {seen.epochs[k]:.4g} epochs" for k, name in ((0, "web"), (2, "maths"))]
+    assert {"code", *counted} <= set(texts(ax)) and seen.epochs[2] > 100
     assert len({band.get_facecolor().tobytes() for band in ax.collections}) == 3
 
 

@@ -288,3 +288,15 @@ def test_another_group_size_continues_and_forgets_no_more_than_a_group():
         MixPlan(0.5, 64, group_size=5)
     with pytest.raises(ValueError, match="group_size must be >= 1"):
         MixPlan(0.5, 64, group_size=0)
+
+
+@pytest.mark.parametrize("weights", [0.3, [0.5, 0.0, 0.3, 0.2]])
+@pytest.mark.parametrize("group_size", [1, 4])
+def test_many_small_shards_are_the_batch(weights, group_size):
+    plan = MixPlan(weights, 256, group_size=group_size)
+    for step in (0, 7, 1025):
+        parts = [plan.rows(step, shard_index=i, shard_count=128) for i in range(128)]
+        for name in ("source", "position"):
+            joined = np.concatenate([getattr(part, name) for part in parts])
+            whole = getattr(plan.rows(step), name)
+            assert (joined == whole).all() and joined.dtype == whole.dtype

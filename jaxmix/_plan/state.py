@@ -140,10 +140,8 @@ def continued(state: PlanState, names: tuple[str, ...], group_size: int) -> Plan
     else:
         most = MOST_OWED
     progress = Progress(np.array(cursors, np.int64), _balanced(carry, most))
-    block_step, block = state.block_step, Progress(*np.array(before, np.int64))
-    if group_size != state.group_size or not set(old) <= set(names):
-        block_step, block = state.step, progress
-    return begin._replace(progress=progress, block_step=block_step, block_progress=block)
+    block = Progress(*np.array(before, np.int64))
+    return begin._replace(progress=progress, block_progress=block)
 
 
 def _balanced(carry: list[int], most: int) -> np.ndarray:

@@ -133,6 +133,7 @@ def test_rows_and_steps_are_exact_to_2_to_the_40_rows():
     for row in rng.integers(0, 2**40, 300).tolist():
         step = plan.step_of_row(row)
         assert plan.rows_before(step) <= row < plan.rows_before(step + 1)
+    assert plan.step_of_row(0) == 0
     assert type(plan.rows_before(7)) is int and plan.rows_before(np.arange(3)).dtype == np.int64
     assert plan.rows_before(np.zeros((0,), np.int32)).tolist() == []
 
@@ -257,7 +258,7 @@ def test_a_whole_batch_of_one_source_over_shards_that_cut_the_group():
     plan = MixPlan([0.5, 0.3, 0.2], 64, group_size=64)
     for step in range(30):
         whole = plan.rows(step)
-        assert len(set(whole.source.tolist())) == 1
+        assert whole.source.shape == (64,) and len(set(whole.source.tolist())) == 1
         parts = [plan.rows(step, shard_index=i, shard_count=16) for i in range(16)]
         assert (np.concatenate([part.position for part in parts]) == whole.position).all()
         assert (np.diff(whole.position) == 1).all()
@@ -274,6 +275,11 @@ def test_another_group_size_continues_and_forgets_no_more_than_a_group():
             carry = edited.state(step)["carry"]
             assert sum(carry) == 0 and max(map(abs, carry)) <= 2**52
             assert_conserves(edited, step + 30, max_error=2.0 * group_size)
+    owed = MixPlan([0.5, 0.3, 0.2], 8, group_size=2).state(7)["carry"]
+    halved = MixPlan(
+        [0.5, 0.3, 0.2], 8, group_size=4, state=MixPlan([0.5, 0.3, 0.2], 8, group_size=2).state(7)
+    )
+    assert np.abs(np.array(halved.state(7)["carry"]) - np.array(owed) / 2).max() <= 2 and any(owed)
     two = MixPlan(0.4, 8, group_size=8)
     for step in (1, 2, 3):
         edited = MixPlan(0.4, 8, state=two.state(step))
@@ -282,3 +288,15 @@ def test_another_group_size_continues_and_forgets_no_more_than_a_group():
         MixPlan(0.5, 64, group_size=5)
     with pytest.raises(ValueError, match="group_size must be >= 1"):
         MixPlan(0.5, 64, group_size=0)
+
+
+@pytest.mark.parametrize("weights", [0.3, [0.5, 0.0, 0.3, 0.2]])
+@pytest.mark.parametrize("group_size", [1, 4])
+def test_many_small_shards_are_the_batch(weights, group_size):
+    plan = MixPlan(weights, 256, group_size=group_size)
+    for step in (0, 7, 1025):
+        parts = [plan.rows(step, shard_index=i, shard_count=128) for i in range(128)]
+        for name in ("source", "position"):
+            joined = np.concatenate([getattr(part, name) for part in parts])
+            whole = getattr(plan.rows(step), name)
+            assert (joined == whole).all() and joined.dtype == whole.dtype

@@ -43,10 +43,11 @@ def test_fixed_weights_skip_to_the_progress_of_all_blocks(num_sources, batch_siz
 
 
 @pytest.mark.parametrize("gamma", [0.3, 1e-9, 0.5, 1.0, 0.0, 1 / 3])
+@pytest.mark.parametrize("carry", [2**50, -(2**51), 2**51 - 1])
 @pytest.mark.parametrize("batch_size", [1, 7, 2**24])
-def test_two_fixed_weights_have_a_closed_form(gamma, batch_size):
+def test_two_fixed_weights_have_a_closed_form(gamma, batch_size, carry):
     units = to_units(np.array([[gamma, 1.0 - gamma]]))
-    progress = start = Progress(np.zeros(2, np.int64), np.array([2**50, -(2**50)]))
+    progress = start = Progress(np.zeros(2, np.int64), np.array([carry, -carry]))
     block = np.broadcast_to(units, (MAX_STEPS, 2))
     for blocks in range(1, 9):
         progress = end_progress(progress, block, batch_size)

@@ -186,10 +186,20 @@ def test_a_state_that_owes_something_else_is_taken_at_its_word(weights):
     assert MixPlan(weights, 10, state=state).state(1030)["block_step"] == 1024
 
 
+@pytest.mark.parametrize("name", ["cursors", "carry", "block_cursors", "block_carry"])
+def test_a_bool_is_no_number_of_a_state(name):
+    state = MixPlan([1.0, 0.0, 0.0], 1).state(1)
+    for bad in (True, False, 1.0, None):
+        line = [bad if number == int(bad or 0) else number for number in state[name]]
+        with pytest.raises((ValueError, TypeError), match=name):
+            MixPlan([1.0, 0.0, 0.0], 1, state={**state, name: [bad, *line[1:]]})
+
+
 @pytest.mark.parametrize("owed", [2**51 + 1, 2**52, 2**58])
 def test_two_sources_are_owed_no_more_than_half_a_row(owed):
     state = MixPlan(0.3, 10).state(30)
-    assert MixPlan(0.0, 10, state={**state, "carry": [2**51, -(2**51)]}).counts(30)[0] == 0
+    zero = MixPlan(0.0, 10, state={**state, "carry": [2**51, -(2**51)]})
+    assert zero.counts(30)[0] == 0 and zero.state(30)["carry"] == [2**51 - 1, 1 - 2**51]
     with pytest.raises(ValueError, match=r"state\['carry'\]"):
         MixPlan(0.3, 10, state={**state, "carry": [owed, -owed]})
 

@@ -183,6 +183,9 @@ def test_a_lambda_is_refused_by_plain_pickle_with_what_to_do():
     assert pickle.loads(cloudpickle.dumps(plan)).digest(99) == plan.digest(99)
     assert copy.deepcopy(plan).digest(99) == plan.digest(99)
     named = MixPlan({"a": jaxmix.cosine_schedule(0.9, 0.1, 99), "b": 0.5}, 8, normalize=True)
+    size = len(pickle.dumps(named))
+    pickle.dumps(PlanSelectionMap(named, 60_000))
+    assert len(pickle.dumps(named)) < size + 50_000  # without the 120 kB that went to workers
     again = pickle.loads(pickle.dumps(named))
     assert again.names == named.names and again.digest(99) == named.digest(99)
     assert again.state(50) == named.state(50)

@@ -9,8 +9,10 @@ from jaxmix._adaptive.floor_weights import floor_weights
 from jaxmix._adaptive.limit_change import limit_change
 from jaxmix._adaptive.smooth_weights import smooth_weights
 from jaxmix._adaptive.update_every import update_every
-from jaxmix._feed.feed import PlanSelectionMap, PlanSource
+from jaxmix._feed.feed import PlanSource
 from jaxmix._feed.multihost import check_same_plan, local_shard
+from jaxmix._feed.planned_pool import PlannedPool
+from jaxmix._feed.selection_map import PlanSelectionMap
 from jaxmix._losses.interpolate import interpolate, mix_log_probs, mix_logits
 from jaxmix._losses.loss_fns import add_loss_fns, mix_loss_fns
 from jaxmix._losses.source_sums import SourceSums, source_sums
@@ -70,6 +72,7 @@ __all__ = [
     "MixtureSampler",
     "PlanSelectionMap",
     "PlanSource",
+    "PlannedPool",
     "PlannedRows",
     "Preview",
     "RowPool",

@@ -10,11 +10,13 @@ import numpy as np
 
 from jaxmix._checks import need, whole_number
 from jaxmix._feed.readers import open_source
+from jaxmix._feed.row_order import host_index, row_order
 from jaxmix._feed.row_spec import check_row_spec
 from jaxmix._feed.stacking import Rows
+from jaxmix._mixing.block_shuffle import BlockShuffle
 from jaxmix._plan.names import match_by_name
 from jaxmix._plan.plan import MixPlan
-from jaxmix._plan.timeline import StepRows
+from jaxmix._plan.timeline import PlannedRows, StepRows
 
 ON_END = ("cycle", "stop", "error")
 
@@ -22,7 +24,7 @@ ON_END = ("cycle", "stop", "error")
 def as_sequence(plan: MixPlan, sources: Sequence[Any] | Mapping[str, Any]) -> list[Any]:
     """The sources in the order of the plan."""
     if not isinstance(sources, Mapping):
-        wanted = f"a list of {plan.num_sources}, one for each source of the plan, or a dict by name"
+        wanted = f"a list of {plan.num_sources} sources, or a dict by the names of the plan"
         kind = type(sources).__name__
         need(isinstance(sources, list | tuple), "sources", wanted, kind, TypeError)
         need(len(sources) == plan.num_sources, "sources", wanted, len(sources))
@@ -50,6 +52,10 @@ class PlanSource:
       num_steps: the steps, counted from step 0 whatever `plan.first_step` is.
       shard_index, shard_count: this process's contiguous part of each batch; `shard_count` must
         divide B. Only its own rows are read.
+      shuffle: True puts the rows of each epoch in a random order of their own, worked out from the
+        plan's seed, the name of the source and the epoch; each row still comes once per epoch. A
+        `BlockShuffle` does so for sources whose neighbouring rows are read at once. False reads
+        them in order.
       on_end: what happens where a source ends. "cycle": its next epoch begins. "stop": the length
         is cut to the last step that all sources can serve. "error": ValueError at once, naming the
         source and the step. Never another source's row, never a short batch.
@@ -96,16 +102,20 @@ class PlanSource:
         *,
         shard_index: int = 0,
         shard_count: int = 1,
+        shuffle: bool | BlockShuffle = False,
         on_end: str = "cycle",
     ):
         need(isinstance(plan, MixPlan), "plan", "a MixPlan", plan, TypeError)
         need(on_end in ON_END, "on_end", f"one of {ON_END}", on_end)
         num_steps = whole_number("num_steps", num_steps, plan.first_step)
+        self._order = row_order(shuffle, plan.seed, plan.names)
         plan.rows(plan.first_step, shard_index=shard_index, shard_count=shard_count)  # is it one?
         self._plan, self._shard_index, self._shard_count = plan, shard_index, shard_count
         self._data = as_sequence(plan, sources)
         self._open()
         lengths = self._lengths.tolist()
+        for k, length in enumerate(lengths):
+            self._order.need_length(length, self._name(k))
         plan._checked_lengths(lengths)
         if on_end != "cycle":
             for k, step in enumerate(plan.runs_out_at(num_steps, lengths)):
@@ -135,7 +145,8 @@ class PlanSource:
         timeline = self._plan._timeline
         step_rows = timeline.rows(index, self._shard_index, self._shard_count)
         planned = timeline.planned(step_rows, self._shard_count)
-        order, reads = self._reads(step_rows)
+        index_of_row = host_index(self._order, *planned, self._lengths)
+        order, reads = self._reads(step_rows, planned, index_of_row)
         found: list[Sequence[np.ndarray]] = []
         failed = None
         try:
@@ -146,7 +157,6 @@ class PlanSource:
         if failed is not None:
             raise self._located(failed, *reads[len(found)], index)
         leaves = [_joined(parts).take(order, axis=0) for parts in zip(*found, strict=True)]
-        index_of_row = planned.position % self._lengths.take(planned.source)
         at = {"index": index_of_row, "step": np.int32(index)}
         return {"rows": self._tree.unflatten(leaves), **planned._asdict(), **at}
 
@@ -160,20 +170,25 @@ class PlanSource:
         need(begin <= self._num_steps, "first_step", done, first_step)
         return (self[step] for step in range(begin, self._num_steps))
 
-    def _reads(self, step_rows: StepRows) -> tuple[np.ndarray, list[tuple[int, Rows]]]:
+    def _reads(
+        self, step_rows: StepRows, planned: PlannedRows, index: np.ndarray
+    ) -> tuple[np.ndarray, list[tuple[int, Rows]]]:
         """What to read of each source, and where in all of that each row of the batch is."""
         counts, base, order = step_rows
-        stops, scattered = counts.cumsum(), {}
+        stops, slots = counts.cumsum(), np.zeros(0, np.int64)
         first = base + stops - counts
         if self._shard_count > 1:
             slots = np.sort(order)
             order, stops = slots.searchsorted(order), slots.searchsorted(stops)
             counts = np.diff(stops, prepend=0)
-            for k in counts.nonzero()[0].tolist():
-                places = slots[stops[k] - counts[k] : stops[k]] + base[k]
-                first[k] = places[0]
-                if places[-1] - places[0] >= counts[k]:
-                    scattered[k] = places % self._periods[k]
+        if self._order.seeds is not None:
+            return order, self._shuffled_reads(order, counts, stops, planned, index)
+        scattered = {}
+        for k in counts.nonzero()[0].tolist() if slots.size else ():
+            places = slots[stops[k] - counts[k] : stops[k]] + base[k]
+            first[k] = places[0]
+            if places[-1] - places[0] >= counts[k]:
+                scattered[k] = places % self._periods[k]
         used = counts.nonzero()[0]
         periods = self._periods.take(used)
         begin = first.take(used) % periods
@@ -189,6 +204,21 @@ class PlanSource:
             else:
                 reads.append((k, np.arange(start, stop) % period))
         return order, reads
+
+    def _shuffled_reads(
+        self,
+        order: np.ndarray,
+        counts: np.ndarray,
+        stops: np.ndarray,
+        planned: PlannedRows,
+        index: np.ndarray,
+    ) -> list[tuple[int, Rows]]:
+        source, position = planned
+        begins = position - position % self._lengths.take(source)
+        wanted = np.empty_like(index)
+        wanted[order] = np.where(self._by_position.take(source), begins + index, index)
+        used = counts.nonzero()[0].tolist()
+        return [(k, wanted[stops[k] - counts[k] : stops[k]]) for k in used]
 
     def _located(self, error: Exception, k: int, rows: Rows, step: int) -> Exception:
         """The error of the first of these rows that can't be read, with a note of which it is."""
@@ -222,8 +252,8 @@ class PlanSource:
         self._read = [source.read for source in opened]
         self._tree = opened[0].spec.tree
         self._lengths = np.array([source.length for source in opened])
-        endless = [source.by_position for source in opened]
-        self._periods = np.where(endless, sys.maxsize, self._lengths)
+        self._by_position = np.array([source.by_position for source in opened])
+        self._periods = np.where(self._by_position, sys.maxsize, self._lengths)
 
     def __getstate__(self) -> dict[str, Any]:
         plan = self._plan._with_known_counts(self._num_steps)
@@ -237,57 +267,3 @@ class PlanSource:
 def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
     """The parts as one array; a single one is not copied."""
     return np.concatenate(parts) if len(parts) > 1 else parts[0]
-
-
-class PlanSelectionMap:
-    """The plan row by row: a `DatasetSelectionMap` of grain, for transforms of single rows.
-
-    For `grain.MapDataset.select_from_datasets(datasets, PlanSelectionMap(plan, num_steps))`: row i
-    of the global batch of step t is element `plan.rows_before(t) + i`; a run continues at step t
-    with `[plan.rows_before(t):]`. Batch before `to_iter_dataset`, as `.batch(B)` of the MapDataset:
-    batched afterwards, several workers mix the rows of different steps. Don't `filter` a dataset
-    before the mix: a row that is dropped moves all later ones to other steps.
-
-    Raises:
-      IndexError: an element outside the plan; so `.repeat()` fails, and `num_steps` is the end.
-
-    Example:
-      >>> import jaxmix
-      >>> plan = jaxmix.MixPlan(0.75, batch_size=4)
-      >>> chosen = jaxmix.PlanSelectionMap(plan, num_steps=5)
-      >>> len(chosen), [chosen[i] for i in range(4)]
-      (20, [(0, 2), (0, 1), (0, 0), (1, 0)])
-    """
-
-    def __init__(self, plan: MixPlan, num_steps: int):
-        need(isinstance(plan, MixPlan), "plan", "a MixPlan", plan, TypeError)
-        self._num_steps = whole_number("num_steps", num_steps, plan.first_step)
-        self._plan = plan
-        self._last: tuple[int, list[int], list[int]] = (0, [], [])
-
-    def __len__(self) -> int:
-        return self._plan.rows_before(self._num_steps)
-
-    def __repr__(self) -> str:
-        return f"PlanSelectionMap({self._plan!r}, num_steps={self._num_steps})"
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        first = self._plan.rows_before(self._plan.first_step)
-        return (self[element] for element in range(first, len(self)))
-
-    def __getitem__(self, element: int) -> tuple[int, int]:
-        last = self._last  # read once: grain's threads share the map
-        row = element - last[0]
-        if not 0 <= row < len(last[1]):
-            first = self._plan.rows_before(self._plan.first_step)
-            if not first <= element < len(self):
-                raise IndexError(f"element must be in [{first}, {len(self)}), got {element}")
-            step = self._plan.step_of_row(element)
-            source, position = self._plan.rows(step)
-            begin = self._plan.rows_before(step)
-            self._last = last = (begin, source.tolist(), position.tolist())
-            row = element - begin
-        return last[1][row], last[2][row]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_plan": self._plan._with_known_counts(self._num_steps)}

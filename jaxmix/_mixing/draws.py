@@ -14,7 +14,7 @@ from jaxmix._checks import is_concrete, need
 from jaxmix._mixing.cuts import LAST_WORD, count_cuts, weight_cuts, wide_product
 from jaxmix._mixing.global_rows import global_rows
 from jaxmix._mixing.interleave import slots_of_rows
-from jaxmix._mixing.keys import row_bits, step_key
+from jaxmix._mixing.keys import row_bits, slot_word, step_key
 from jaxmix._schedules.weights import weights_at
 from jaxmix._types import Array, ArrayLike, AxisName, Microbatch, PRNGKey, Weights
 
@@ -193,11 +193,10 @@ def counted_sources(
         need(min(known) >= 0 and sum(known) == size, "counts", f">= 0 with the sum {size}", known)
         in_groups = all(count % group_size == 0 for count in known)
         need(in_groups, "counts", f"multiples of group_size = {group_size}", known)
-    words = jax.random.key_data(step_key(key, step, "counted"))
     ends = jnp.cumsum(jnp.asarray(array).astype(jnp.uint32), dtype=jnp.uint32)
     if group_size > 1:
         ends //= jnp.uint32(group_size)
-    slots = slots_of_rows(rows, total, words[1])
+    slots = slots_of_rows(rows, total, slot_word(key, step))
     source = jnp.where(slots < ends[-1], count_cuts(slots, ends[:-1]), -1)
     return _repeat(source, repeat)
 

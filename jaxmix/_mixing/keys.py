@@ -38,6 +38,11 @@ def step_key(key: PRNGKey, step: ArrayLike, use: Use) -> Array:
     return jax.random.fold_in(root, as_whole_step(step))
 
 
+def slot_word(key: PRNGKey, step: ArrayLike) -> Array:
+    """The word by which the slots of a planned or counted batch are turned at a step, uint32."""
+    return jax.random.key_data(step_key(key, step, "counted"))[1]
+
+
 def row_bits(key: Array, rows: Array) -> Array:
     """32 random bits for each row, uint32."""
     return jax.vmap(lambda row: jax.random.key_data(jax.random.fold_in(key, row))[0])(rows)

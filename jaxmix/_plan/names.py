@@ -24,12 +24,12 @@ def match_by_name(what: str, given: Any, names: Sequence[str]) -> list[Any]:
     count = len(names)
     if isinstance(given, Mapping):
         named = tuple(names) != default_names(count)
-        needed = "a sequence of one a source, as the sources have no names"
+        needed = "a sequence, as the sources of the plan have no names"
         need(named, what, needed, sorted(map(str, given)), TypeError)
         return by_name(what, given, names)
     is_list = isinstance(given, Sequence | np.ndarray) and not isinstance(given, str | bytes)
     need(is_list, what, "a sequence or a dict by name", given, TypeError)
-    need(len(given) == count, what, f"{count}, one a source", len(given))
+    need(len(given) == count, what, f"{count}, one for each source", len(given))
     return list(given)
 
 

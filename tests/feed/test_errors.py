@@ -41,7 +41,7 @@ def test_unlike_sources_are_refused_at_once_in_every_process(kind):
 @pytest.mark.parametrize(
     ("sources", "message"),
     [
-        ({"x": np.arange(9), "y": np.arange(9)}, "sources must be a list of 2 .*got 'dict'"),
+        ({"x": np.arange(9), "y": np.arange(9)}, "sources must be a sequence, as the sources of"),
         ("ab", "sources must be a list of 2 .*got 'str'"),
         (np.zeros((2, 9)), "sources must be a list of 2 .*got 'ndarray'"),
         (["a.npy", "b.npy"], "source 0 must be the opened data.*got 'a.npy'"),

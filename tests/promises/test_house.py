@@ -21,7 +21,7 @@ WINGS = {
     "_losses": {"_schedules"},
     "_adaptive": set(),
     "_plan": {"_schedules", "_mixing"},
-    "_feed": {"_plan"},
+    "_feed": {"_plan", "_schedules", "_mixing"},
     "_preview": {"_plan", "_schedules"},
     "_testing": {"_plan"},
 }

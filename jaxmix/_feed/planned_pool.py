@@ -1,0 +1,212 @@
+"""The rows of a plan taken from buffers on the device, without the host."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmix._checks import is_concrete, need, whole_number
+from jaxmix._feed.row_order import RowOrder, row_order
+from jaxmix._mixing.block_shuffle import BlockShuffle
+from jaxmix._mixing.cuts import count_cuts
+from jaxmix._mixing.global_rows import global_rows
+from jaxmix._mixing.interleave import slots_of_rows
+from jaxmix._mixing.keys import slot_word
+from jaxmix._mixing.pool import RowPool
+from jaxmix._mixing.rows import MixedBatch
+from jaxmix._plan.names import match_by_name
+from jaxmix._plan.plan import MixPlan
+from jaxmix._schedules.evaluate import as_whole_step
+from jaxmix._types import Array, ArrayLike, AxisName, Microbatch, PyTree
+
+
+class PooledRows(collections.namedtuple("PooledRows", ["source", "index", "epoch", "place"])):
+    """Where the rows of a step lie: `source` int32, `index` int32, `epoch` and `place` uint32 [b].
+
+    `index` is the row of the buffer. `epoch * n + place` is the position of a row in a source of n
+    rows, with `place` in [0, n).
+    """
+
+    __slots__ = ()
+
+
+class Static(NamedTuple):
+    """What of a pool is fixed at trace time."""
+
+    first_step: int
+    sizes: tuple[int, ...]
+    group_size: int
+    seed: int
+    order: RowOrder
+
+
+@jax.tree_util.register_pytree_node_class
+class PlannedPool:
+    """Buffers on the device and the rows of a plan for some steps: exact counts, no host in a step.
+
+    `take(step)` gives the very rows of `PlanSource(plan, buffers, shuffle=shuffle)`, bit for bit,
+    on any mesh: exact counts, each row of a buffer once per epoch. The plan becomes a table of 12
+    bytes per source and step, so this needs no host, no schedule and no transfer in a step.
+
+    Args:
+      plan: a `MixPlan`.
+      *buffers: K trees of equal structure and dtypes, as for `RowPool`; or one dict of them by the
+        names of the plan.
+      num_steps: the steps, counted from step 0 whatever `first_step` is.
+      first_step: the first step of the table, by default that of the plan. For a very long run make
+        a new pool now and then.
+      shuffle: True for each epoch in a random order of its own, False for the order of the buffer,
+        or a `BlockShuffle`.
+
+    A pool is a pytree: pass it to a jitted step as an argument, not as a constant. On a mesh keep
+    it replicated.
+
+    Raises:
+      ValueError, TypeError: buffers that differ or are not those of the plan; a range of steps that
+        is empty or begins before the plan.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxmix
+      >>> plan = jaxmix.MixPlan(0.75, batch_size=8)
+      >>> pool = jaxmix.PlannedPool(plan, jnp.arange(6), jnp.arange(100, 110), num_steps=50)
+      >>> take = jax.jit(lambda step, pool: pool.take(step).rows)
+      >>> sorted(int(row) for step in range(4) for row in take(step, pool))[-8:]
+      [102, 103, 104, 105, 106, 107, 108, 109]
+    """
+
+    def __init__(
+        self,
+        plan: MixPlan,
+        *buffers: PyTree,
+        num_steps: int,
+        first_step: int | None = None,
+        shuffle: bool | BlockShuffle = True,
+    ):
+        need(isinstance(plan, MixPlan), "plan", "a MixPlan", plan, TypeError)
+        begin = plan.first_step if first_step is None else first_step
+        begin = whole_number("first_step", begin, plan.first_step)
+        num_steps = whole_number("num_steps", num_steps, begin + 1)
+        given = buffers[0] if len(buffers) == 1 and plan.num_sources > 1 else buffers
+        by_name = isinstance(given, Mapping)
+        self.pool = RowPool(*match_by_name("buffers", given if by_name else buffers, plan.names))
+        order = row_order(shuffle, plan.seed, plan.names)
+        sizes = {plan.batch_size_at(step) for step in _stages(plan, begin, num_steps)}
+        self.static = Static(begin, tuple(sorted(sizes)), plan.group_size, plan.seed, order)
+        counts = plan.counts_table(begin, num_steps)
+        cursors = plan.cursors(begin) + counts.cumsum(axis=0, dtype=np.int64) - counts
+        lengths = np.asarray(self.pool.lengths)
+        self.ends = jnp.asarray(counts.cumsum(axis=1).astype(np.uint32))
+        self.epochs = jnp.asarray((cursors // lengths).astype(np.uint32))
+        self.places = jnp.asarray((cursors % lengths).astype(np.uint32))
+
+    def take(
+        self,
+        step: ArrayLike,
+        num_rows: int | None = None,
+        *,
+        axis_name: AxisName | None = None,
+        microbatch: Microbatch | None = None,
+    ) -> MixedBatch:
+        """Take the rows of a step, or of one shard and microbatch of it.
+
+        Args:
+          step: the optimizer update, a scalar int of any dtype; may be traced.
+          num_rows: the rows of this call (static), B / shards / microbatches. By default so many;
+            a plan of several batch sizes needs it, and a step compiles once for each size.
+          axis_name, microbatch: as for `mix_rows`.
+
+        Returns:
+          MixedBatch(rows, source, weights). The weights are the shares of this step, counts / B.
+          For a traced step outside the table, or of another batch size, the weights are NaN and the
+          sources -1.
+
+        Raises:
+          ValueError, TypeError: a known step outside the table; rows that are no batch of the plan.
+        """
+        found, weights = self._find(step, num_rows, axis_name, microbatch)
+        return MixedBatch(self.pool.take(found.source, found.index), found.source, weights)
+
+    def locate(
+        self,
+        step: ArrayLike,
+        num_rows: int | None = None,
+        *,
+        axis_name: AxisName | None = None,
+        microbatch: Microbatch | None = None,
+    ) -> PooledRows:
+        """Say where the rows of `take` lie, without taking them."""
+        return self._find(step, num_rows, axis_name, microbatch)[0]
+
+    def _find(
+        self,
+        step: ArrayLike,
+        num_rows: int | None,
+        axis_name: AxisName | None,
+        microbatch: Microbatch | None,
+    ) -> tuple[PooledRows, Array]:
+        fixed = self.static
+        rows, total = self._global_rows(num_rows, axis_name, microbatch)
+        step = as_whole_step(step)
+        stop = fixed.first_step + self.ends.shape[0]
+        if is_concrete(step):
+            inside = fixed.first_step <= int(step) < stop
+            need(inside, "step", f"in [{fixed.first_step}, {stop}), the pool's table", int(step))
+        line = jnp.clip(step - fixed.first_step, 0, self.ends.shape[0] - 1)
+        ends = self.ends[line]
+        known = (step >= fixed.first_step) & (step < stop) & (ends[-1] == total)
+
+        group = jnp.uint32(fixed.group_size)
+        word = slot_word(jax.random.key(fixed.seed), step)
+        slots = slots_of_rows(rows // group, total // fixed.group_size, word)
+        slots = slots * group + rows % group if fixed.group_size > 1 else slots
+        source = count_cuts(slots, ends[:-1])
+        begins = jnp.concatenate([jnp.zeros(1, jnp.uint32), ends[:-1]])
+        lengths = np.asarray(self.pool.lengths, np.uint32)
+        seeds = np.asarray(fixed.order.seeds or np.zeros_like(lengths), np.uint32)
+        # One gather of all columns: several would each cost as much as all of the shuffle.
+        columns = (self.places[line] - begins, self.epochs[line], lengths, seeds)
+        found = jnp.stack(columns, axis=1)[source]
+        place, epoch, length, seed = slots + found[:, 0], found[:, 1], found[:, 2], found[:, 3]
+        index = fixed.order.rows_at(place, length, seed, epoch).astype(jnp.int32)
+        passed = place // length
+        shares = (ends - begins).astype(jnp.float32) / np.float32(total)
+        weights = jnp.where(known, shares, jnp.nan)
+        source = jnp.where(known, source, -1)
+        return PooledRows(source, index, epoch + passed, place - passed * length), weights
+
+    def _global_rows(
+        self, num_rows: int | None, axis_name: AxisName | None, microbatch: Microbatch | None
+    ) -> tuple[Array, int]:
+        """The numbers of this call's rows in the global batch, and B."""
+        sizes = self.static.sizes
+        if num_rows is None:
+            need(len(sizes) == 1, "num_rows", f"given for batches of {list(sizes)} rows", None)
+            _, parts, _ = global_rows(1, axis_name, microbatch)
+            even = sizes[0] % parts == 0
+            need(even, "shards times microbatches", f"a divisor of B = {sizes[0]}", parts)
+            num_rows = sizes[0] // parts
+        rows, total, _ = global_rows(num_rows, axis_name, microbatch)
+        fits = total in sizes
+        need(fits, "num_rows over all shards and microbatches", f"one of {list(sizes)}", total)
+        return rows, total
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], Static]:
+        return (self.pool, self.ends, self.epochs, self.places), self.static
+
+    @classmethod
+    def tree_unflatten(cls, static: Static, children: tuple[Any, ...]) -> PlannedPool:
+        pool = object.__new__(cls)
+        pool.static = static
+        pool.pool, pool.ends, pool.epochs, pool.places = children
+        return pool
+
+
+def _stages(plan: MixPlan, first: int, stop: int) -> list[int]:
+    """Steps of which each stage of batch sizes below `stop` holds one."""
+    starts = plan.batch_size if isinstance(plan.batch_size, Mapping) else {}
+    return [first, *(start for start in starts if first < start < stop)]

@@ -1,0 +1,92 @@
+"""The plan row by row, for grain's transforms of single rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxmix._checks import need, whole_number
+from jaxmix._feed.row_order import host_index, row_order
+from jaxmix._mixing.block_shuffle import BlockShuffle
+from jaxmix._plan.plan import MixPlan
+
+
+class PlanSelectionMap:
+    """The plan row by row: a `DatasetSelectionMap` of grain, for transforms of single rows.
+
+    For `grain.MapDataset.select_from_datasets(datasets, PlanSelectionMap(plan, num_steps))`: row i
+    of the global batch of step t is element `plan.rows_before(t) + i`; a run continues at step t
+    with `[plan.rows_before(t):]`. Batch before `to_iter_dataset`, as `.batch(B)` of the MapDataset:
+    batched afterwards, several workers mix the rows of different steps. Don't `filter` a dataset
+    before the mix: a row that is dropped moves all later ones to other steps.
+
+    Args:
+      plan: a `MixPlan`.
+      num_steps: the steps, counted from step 0 whatever `plan.first_step` is.
+      shuffle: as for `PlanSource`, whose rows these are.
+      lengths: the rows of each source, in a list or by name; needed for a shuffle.
+
+    Raises:
+      ValueError, TypeError: a shuffle without lengths.
+      IndexError: an element outside the plan; so `.repeat()` fails, and `num_steps` is the end.
+
+    Example:
+      >>> import jaxmix
+      >>> plan = jaxmix.MixPlan(0.75, batch_size=4)
+      >>> chosen = jaxmix.PlanSelectionMap(plan, num_steps=5)
+      >>> len(chosen), [chosen[i] for i in range(4)]
+      (20, [(0, 2), (0, 1), (0, 0), (1, 0)])
+    """
+
+    def __init__(
+        self,
+        plan: MixPlan,
+        num_steps: int,
+        *,
+        shuffle: bool | BlockShuffle = False,
+        lengths: Sequence[int] | Mapping[str, int] | None = None,
+    ):
+        need(isinstance(plan, MixPlan), "plan", "a MixPlan", plan, TypeError)
+        self._num_steps = whole_number("num_steps", num_steps, plan.first_step)
+        self._order = row_order(shuffle, plan.seed, plan.names)
+        known = self._order.seeds is None or lengths is not None
+        need(known, "lengths", "the rows of each source, to shuffle them", lengths)
+        sizes = [] if lengths is None else plan._checked_lengths(lengths)
+        for k, length in enumerate(sizes):
+            self._order.need_length(length, f"source {plan.names[k]!r}")
+        self._lengths = np.array(sizes, np.int64)
+        self._plan = plan
+        self._last: tuple[int, list[int], list[int]] = (0, [], [])
+
+    def __len__(self) -> int:
+        return self._plan.rows_before(self._num_steps)
+
+    def __repr__(self) -> str:
+        return f"PlanSelectionMap({self._plan!r}, num_steps={self._num_steps})"
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        first = self._plan.rows_before(self._plan.first_step)
+        return (self[element] for element in range(first, len(self)))
+
+    def __getitem__(self, element: int) -> tuple[int, int]:
+        last = self._last  # read once: grain's threads share the map
+        row = element - last[0]
+        if not 0 <= row < len(last[1]):
+            first = self._plan.rows_before(self._plan.first_step)
+            if not first <= element < len(self):
+                raise IndexError(f"element must be in [{first}, {len(self)}), got {element}")
+            step = self._plan.step_of_row(element)
+            source, position = self._plan.rows(step)
+            if self._order.seeds is not None:
+                n = self._lengths.take(source)
+                index = host_index(self._order, source, position, self._lengths)
+                position = position - position % n + index  # the same row of the same epoch
+            begin = self._plan.rows_before(step)
+            self._last = last = (begin, source.tolist(), position.tolist())
+            row = element - begin
+        return last[1][row], last[2][row]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_plan": self._plan._with_known_counts(self._num_steps)}

@@ -13,6 +13,7 @@ from jaxmix._feed.feed import PlanSource
 from jaxmix._feed.multihost import check_same_plan, local_shard
 from jaxmix._feed.planned_pool import PlannedPool
 from jaxmix._feed.selection_map import PlanSelectionMap
+from jaxmix._feed.stream import PlanStream
 from jaxmix._losses.interpolate import interpolate, mix_log_probs, mix_logits
 from jaxmix._losses.loss_fns import add_loss_fns, mix_loss_fns
 from jaxmix._losses.source_sums import SourceSums, source_sums
@@ -72,6 +73,7 @@ __all__ = [
     "MixtureSampler",
     "PlanSelectionMap",
     "PlanSource",
+    "PlanStream",
     "PlannedPool",
     "PlannedRows",
     "Preview",

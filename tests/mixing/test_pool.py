@@ -71,8 +71,8 @@ def test_every_integer_kind_of_index_takes_the_same_rows(dtype):
     want = [0, 100, 1006, 1000]
     assert pool.take(source.astype(np.int8), index).tolist() == want
     assert pool.take(jnp.asarray(source), index).tolist() == want
-    take = jax.jit(pool.take)
-    assert take(source, index).tolist() == want if index.itemsize < 8 else True
+    if index.itemsize < 8:  # without x64 a traced index has 32 bits
+        assert jax.jit(pool.take)(source, index).tolist() == want
 
 
 def test_a_uint64_index_keeps_all_its_bits():

@@ -40,8 +40,12 @@ class PlanState(NamedTuple):
     weights: tuple[float, ...] | None
 
     def rows(self) -> int:
-        """The rows that all sources gave before the step."""
-        return sum(self.progress.cursors.tolist()) + sum(used for used, _ in self.away.values())
+        """The rows that all sources gave before the step; none before step 0.
+
+        A state at step 0 may have cursors by hand, to leave out the first rows of a source.
+        """
+        used = sum(self.progress.cursors.tolist()) + sum(used for used, _ in self.away.values())
+        return used if self.step else 0
 
 
 def fresh_state(names: Sequence[str] = (), group_size: int = 1) -> PlanState:

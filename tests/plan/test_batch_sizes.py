@@ -300,3 +300,16 @@ def test_many_small_shards_are_the_batch(weights, group_size):
             joined = np.concatenate([getattr(part, name) for part in parts])
             whole = getattr(plan.rows(step), name)
             assert (joined == whole).all() and joined.dtype == whole.dtype
+
+
+def test_cursors_set_by_hand_at_step_0_leave_out_rows_and_count_no_batch():
+    far = 3_000_000_000
+    state = MixPlan([0.5, 0.5], 8).state(0) | {"cursors": [far, 5], "block_cursors": [far, 5]}
+    plan = MixPlan([0.5, 0.5], 8, state=state)
+    assert plan.rows_before(0) == 0 and plan.step_of_row(8) == 1
+    rows = plan.rows(0)
+    assert sorted(rows.position[rows.source == 0].tolist()) == [far + i for i in range(4)]
+    chosen = jaxmix.PlanSelectionMap(plan, 10)
+    assert {chosen[i] for i in range(8)} == {(0, far + i) for i in range(4)} | {
+        (1, 5 + i) for i in range(4)
+    }

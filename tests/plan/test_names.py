@@ -110,7 +110,10 @@ def test_weights_of_any_sum_are_normalised_only_where_that_is_asked_for():
         (lambda: MixPlan(0.5, 4, normalize=True), "weights must be an array"),
         (lambda: MixPlan(0.5, 4, normalize=1), "normalize must be True or False"),
         (lambda: MixPlan(MIX, 4).runs_out_at(9, {"web": 3}), r"missing \['books', 'code'\]"),
-        (lambda: MixPlan(0.5, 4).runs_out_at(9, {"0": 3, "1": 4}), "the sources have no names"),
+        (
+            lambda: MixPlan(0.5, 4).runs_out_at(9, {"0": 3, "1": 4}),
+            "the sources of the plan have no names",
+        ),
         (lambda: MixPlan(0.5, 4).state(9, lengths={"0": 3, "1": 4}), "have no names"),
         (
             lambda: PlanSource(MixPlan(MIX, 4), {"web": [1], "code": [2], "book": [3]}, 9),

@@ -231,7 +231,7 @@ def test_bad_input_is_refused_with_its_name():
         lambda: preview(plan, 5, names=5): "names must be a sequence of names, got 5",
         lambda: preview(plan, 5, names="abc"): "names must be a sequence of names, got 'abc'",
         lambda: preview(plan, 5, lengths=5): "lengths must be a sequence of numbers, got 5",
-        lambda: preview(plan, 5, lengths={"a": 5}): "lengths must be a sequence of one a source",
+        lambda: preview(plan, 5, lengths={"a": 5}): "lengths must be a sequence, as the sources",
     }.items():
         with pytest.raises(TypeError, match=message):
             call()

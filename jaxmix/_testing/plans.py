@@ -16,6 +16,7 @@ from jaxmix._checks import need, whole_number
 from jaxmix._plan.counts import ONE
 from jaxmix._plan.plan import MixPlan
 from jaxmix._testing.compare import compare
+from jaxmix._testing.streams import check_stream, has_state
 from jaxmix._types import PyTree
 
 
@@ -87,7 +88,7 @@ Feed = Callable[[int, int, int], Iterable[PyTree]]
 
 
 def assert_resumes(
-    plan: MixPlan | Feed,
+    plan: MixPlan | Feed | Any,
     num_steps: int,
     *,
     shard_counts: Sequence[int] = (1, 2, 4, 8),
@@ -104,6 +105,8 @@ def assert_resumes(
       plan: a `MixPlan`; or a function `feed(first_step, shard_index, shard_count)` that starts a
         run and gives one process's contiguous part of its batches from a step on: trees of NumPy or
         JAX arrays (not lists) with the rows first. What has no axis must be the same in all shards.
+        Or an iterator with `get_state` and `set_state`, such as a `PlanStream`: it is set to states
+        of its own, through JSON, and must give the same batches from there on.
       num_steps: above the first step.
       shard_counts: numbers of processes to continue with; those that do not divide the rows are
         left out.
@@ -127,6 +130,9 @@ def assert_resumes(
       ...     return jaxmix.PlanSource(plan, sources, 20, **shard).batches(first_step)
       >>> assert_resumes(feed, num_steps=20)
     """
+    if has_state(plan):
+        check_stream(plan, whole_number("num_steps", num_steps, 1))
+        return
     if isinstance(plan, MixPlan):
         unbroken = functools.partial(_plan_rows, plan)
         feed, begin = functools.partial(_resumed_rows, plan), plan.first_step

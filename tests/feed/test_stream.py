@@ -10,6 +10,7 @@ import pytest
 
 import jaxmix
 from jaxmix import MixPlan, PlanSource, PlanStream
+from jaxmix.testing import assert_resumes
 
 GAMMA = jaxmix.cosine_schedule(0.9, 0.1, 40)
 STEPS = 40
@@ -70,6 +71,25 @@ def test_it_restarts_at_every_step_with_the_same_tail(kind):
         again = make(kind)
         again.set_state(json.loads(states[stop]))
         assert list(map(shown, again)) == wanted[stop + 1 :], stop
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_assertion_for_users_takes_a_stream(kind):
+    assert_resumes(make(kind), STEPS)
+
+
+def test_a_stream_that_forgets_is_found():
+    class Forgets(PlanStream):
+        def get_state(self):
+            state = super().get_state()
+            state["streams"]["a"]["rows"] = 0
+            return state
+
+    streams = {"a": numbers(0), "b": numbers(50_000)}
+    with pytest.raises(
+        AssertionError, match=r"set to batch 1, step 1, leaf \['rows'\]\['id'\]: row"
+    ):
+        assert_resumes(Forgets(MixPlan(GAMMA, 8, names=["a", "b"]), streams, STEPS), STEPS)
 
 
 def test_one_stream_goes_back_and_forth():

@@ -48,4 +48,5 @@ if os.environ.get("JAXMIX_DOCS_ONLINE"):
         "optax": ("https://optax.readthedocs.io/en/latest", None),
         "flax": ("https://flax.readthedocs.io/en/latest", None),
     }
-nitpick_ignore_regex = [(r"py:.*", r"(?!jaxmix\.).*")]
+# Types of private modules, such as what a mixer is, have no page.
+nitpick_ignore_regex = [(r"py:.*", r"(?!jaxmix\.).*"), (r"py:.*", r"jaxmix\._.*")]

@@ -149,7 +149,7 @@ def source_lengths(lengths: Sequence[int], num_sources: int, minimum: int = 1) -
     is_list = isinstance(lengths, Sequence | np.ndarray) and np.ndim(lengths) == 1
     need(is_list, "lengths", "a sequence of numbers", lengths, TypeError)
     sizes = [whole_number("a length", size, minimum) for size in lengths]
-    need(len(sizes) == num_sources, "lengths", f"{num_sources} numbers, one a source", sizes)
+    need(len(sizes) == num_sources, "lengths", f"{num_sources} numbers, one per source", sizes)
     return sizes
 
 
@@ -159,7 +159,7 @@ def leaf_name(path: tuple[Any, ...]) -> str:
 
 
 def check_alike(trees: tuple[Any, ...], *, skip_axes: int = 0) -> None:
-    """Raise unless the trees, one a source, have one structure and leaves of equal shape and dtype.
+    """Raise unless the trees, one per source, agree in structure and in leaf shapes and dtypes.
 
     The first `skip_axes` axes of a leaf may have any size.
     """
@@ -182,7 +182,7 @@ def check_alike(trees: tuple[Any, ...], *, skip_axes: int = 0) -> None:
 
 
 def _structure_message(k: int, first: PyTree, other: PyTree) -> str:
-    """How the structure of source k differs from that of source 0: by leaves, if by their names."""
+    """How the structure of source k differs from source 0's: by leaves, if by their names."""
     here, there = (
         {leaf_name(path) for path, _ in jax.tree.leaves_with_path(tree)} for tree in (first, other)
     )

@@ -29,7 +29,7 @@ def exponentiated_gradient(
     adding the same number to all scores changes nothing.
 
     With losses as scores this is the update of group DRO (Sagawa et al. 2020, arXiv:1911.08731),
-    with losses in excess of a reference model's that of DoReMi (Xie et al. 2023,
+    with losses in excess of a reference model's it is DoReMi (Xie et al. 2023,
     arXiv:2305.10429). If the same source stays the hardest its weight goes to 1: see
     `floor_weights`.
 

@@ -40,7 +40,7 @@ class Mixer:
 
     Arguments of `update`:
       scores: [K], one number for each source: a loss or a reward. A score that is NaN or infinite
-        is left out, like that of a source that was not seen.
+        is left out, like a source that was not seen.
       seen: [K], the number of rows of each source behind its score, or bool. By default every
         source with a finite score was seen. Pass it with `SourceSums`, whose mean is 0 for a source
         without rows: `mixer.update(state, sums.mean(), sums.count)`.

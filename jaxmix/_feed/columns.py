@@ -15,7 +15,7 @@ from jaxmix._feed.stacking import Rows, check_rows, count_rows, stack_examples
 def open_columns(data: Any, name: str) -> tuple[RowSpec, Callable[[Rows], list[np.ndarray]]]:
     """Read the first row; return what rows are, and a function that reads some.
 
-    The formats of JAX, torch and TensorFlow are read as "numpy", those of tables as none: neither
+    The formats of JAX, torch and TensorFlow are read as "numpy", formats of tables as none: neither
     makes arrays only to copy them. Columns of text and bytes are read without a format, as "numpy"
     cuts NULs at their end.
     """

@@ -79,9 +79,9 @@ class PlanSource:
         kind without clear rows; a row that is None or does not fit. IndexError: a step outside the
         plan. An error of a source itself has a note with the source, the row and the step.
 
-    With grain: keep the seeds of shuffled sources apart (0, 1000, 2000), since the shuffle of seed
-    s in its next epoch is that of seed s + 1. Don't `filter` a source; its length must be known.
-    `mp_prefetch` needs `if __name__ == "__main__":` and, in grain 0.2.18,
+    With grain: keep the seeds of shuffled sources apart (0, 1000, 2000), since grain's shuffle
+    of seed s in its next epoch is its shuffle of seed s + 1. Don't `filter` a source; its length
+    must be known. `mp_prefetch` needs `if __name__ == "__main__":` and, in grain 0.2.18,
     `absl.flags.FLAGS.mark_as_parsed()`; its workers need no JAX device. An iterator's checkpoint is
     for one number of workers, `[t:]` for any. Past the end a grain MapDataset starts again at step
     0. Close an iterator that you leave half-way.
@@ -164,7 +164,7 @@ class PlanSource:
         return self.batches(self._plan.first_step)
 
     def batches(self, first_step: int) -> Iterator[dict[str, Any]]:
-        """The batches from `first_step` on, in order; none where the run is done."""
+        """Yield the batches from `first_step` on, in order; none where the run is done."""
         begin = whole_number("first_step", first_step, self._plan.first_step)
         done = f"at most {self._num_steps}, the end of the run"
         need(begin <= self._num_steps, "first_step", done, first_step)

@@ -20,11 +20,11 @@ def local_shard(sharding: jax.sharding.Sharding, batch_size: int) -> tuple[int, 
 
     They are `shard_index` and `shard_count` of a `PlanSource`, whose batches then go into
     `jax.make_array_from_process_local_data(sharding, ...)`. It is read from the sharding, so it is
-    right as well where the order of the mesh is not that of the processes, and where several
+    right as well where the mesh orders devices otherwise than by process, and where several
     processes hold the same rows, as with a model that is split over hosts.
 
     Args:
-      sharding: that of an array [B, ...] with the rows first; only its first axis is looked at.
+      sharding: of an array [B, ...] with the rows first; only its first axis is looked at.
       batch_size: B, the rows of the global batch, a multiple of the shards of the rows.
 
     Raises:
@@ -41,7 +41,7 @@ def local_shard(sharding: jax.sharding.Sharding, batch_size: int) -> tuple[int, 
     is_sharding = isinstance(sharding, jax.sharding.Sharding)
     need(is_sharding, "sharding", "a jax.sharding.Sharding", sharding, TypeError)
     size = whole_number("batch_size", batch_size, 1)
-    if isinstance(sharding, NamedSharding):  # that of its first axis alone
+    if isinstance(sharding, NamedSharding):  # of its first axis alone
         sharding = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[:1]))
     mesh = getattr(sharding, "mesh", None)
     concrete = not isinstance(mesh, AbstractMesh)
@@ -78,7 +78,7 @@ def check_same_plan(plan: MixPlan, num_steps: int) -> None:
     need(isinstance(plan, MixPlan), "plan", "a MixPlan", plan, TypeError)
     try:
         digest, failed = np.frombuffer(bytes.fromhex(plan.digest(num_steps)), np.int64), None
-    except Exception as error:  # told below, so that the other processes don't wait
+    except Exception as error:  # raised below, so that the other processes don't wait
         digest, failed = np.zeros(4, np.int64), error
     fine = _gather(int(failed is None))
     if failed is not None:

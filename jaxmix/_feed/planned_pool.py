@@ -58,7 +58,7 @@ class PlannedPool:
       *buffers: K trees of equal structure and dtypes, as for `RowPool`; or one dict of them by the
         names of the plan.
       num_steps: the steps, counted from step 0 whatever `first_step` is.
-      first_step: the first step of the table, by default that of the plan. For a very long run make
+      first_step: the first step of the table, by default the plan's. For a very long run make
         a new pool now and then.
       shuffle: True for each epoch in a random order of its own, False for the order of the buffer,
         or a `BlockShuffle`.
@@ -67,8 +67,8 @@ class PlannedPool:
     it replicated.
 
     Raises:
-      ValueError, TypeError: buffers that differ or are not those of the plan; a range of steps that
-        is empty or begins before the plan.
+      ValueError, TypeError: buffers that differ or are not the plan's sources; a range of steps
+        that is empty or begins before the plan.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmix
@@ -139,7 +139,7 @@ class PlannedPool:
         axis_name: AxisName | None = None,
         microbatch: Microbatch | None = None,
     ) -> PooledRows:
-        """Say where the rows of `take` lie, without taking them."""
+        """Return where the rows of `take` lie, without taking them."""
         return self._find(step, num_rows, axis_name, microbatch)[0]
 
     def _find(

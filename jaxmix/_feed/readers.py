@@ -152,6 +152,6 @@ def _has_own_items(kind: type) -> bool:
 
 
 def _is_map_dataset(data: Any) -> bool:
-    """True for a grain MapDataset, whose index goes on through the epochs."""
+    """True for a grain MapDataset, whose index continues through the epochs."""
     bases = ((base.__name__, base.__module__.split(".")[0]) for base in type(data).__mro__)
     return ("MapDataset", "grain") in bases

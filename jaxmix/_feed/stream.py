@@ -107,7 +107,7 @@ class PlanStream:
             for k, rows in enumerate(examples)
             if rows
         ]
-        place = np.empty(len(source), np.int64)  # of each row among those of all sources in order
+        place = np.empty(len(source), np.int64)  # of each row among all rows by source
         place[np.lexsort((position, source))] = np.arange(len(source))
         leaves = [np.concatenate(leaf).take(place, axis=0) for leaf in zip(*parts, strict=True)]
         self._step = step + 1

@@ -15,7 +15,7 @@ from jaxmix._types import Array, ArrayLike, PyTree, Weights
 
 
 def interpolate(step: ArrayLike, weights: Weights, *trees: PyTree) -> PyTree:
-    """Interpolate trees of arrays: B_t = sum_k w_k(t) tree_k.
+    """Interpolate trees of arrays: `B_t = sum_k w_k(t) tree_k`.
 
     Args:
       step: the step, a scalar int of any dtype; may be traced.
@@ -48,7 +48,7 @@ def interpolate(step: ArrayLike, weights: Weights, *trees: PyTree) -> PyTree:
 
 
 def mix_log_probs(step: ArrayLike, weights: Weights, *log_probs: PyTree) -> PyTree:
-    """Log-probabilities of the mixture: log sum_k w_k(step) p_k, for log p_k given.
+    """Return log-probabilities of the mixture: `log sum_k w_k(step) p_k`, for `log p_k` given.
 
     Args:
       step: the step, a scalar int of any dtype; may be traced.
@@ -77,7 +77,7 @@ def mix_log_probs(step: ArrayLike, weights: Weights, *log_probs: PyTree) -> PyTr
 
 
 def mix_logits(step: ArrayLike, weights: Weights, *logits: PyTree, axis: int = -1) -> PyTree:
-    """Logits of the mixture of the distributions softmax(logits_k): log sum_k w_k(step) p_k.
+    """Mix the distributions softmax(logits_k): return the logits `log sum_k w_k(step) p_k`.
 
     Each source is normalised first, so adding a constant to its logits changes nothing, and the
     result is normalised too. Interpolating logits instead gives a product of the distributions, not
@@ -114,7 +114,7 @@ def mix_logits(step: ArrayLike, weights: Weights, *logits: PyTree, axis: int = -
 
 
 def check_floats(trees: Sequence[PyTree]) -> None:
-    """Raise unless the trees, one a source, are alike and of floats."""
+    """Raise unless the trees, one per source, are alike and of floats."""
     check_alike(tuple(trees))
     for path, leaf in jax.tree.leaves_with_path(trees[0]):
         name, ok = leaf_name(path), jnp.issubdtype(leaf.dtype, jnp.inexact)

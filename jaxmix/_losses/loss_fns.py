@@ -1,4 +1,4 @@
-"""K loss functions mixed into one, of which only those of non-zero weight are evaluated."""
+"""K loss functions mixed into one; a loss of weight 0 is not evaluated."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from jaxmix._types import Array, ArrayLike, PyTree, Weights
 def mix_loss_fns(
     weights: Weights, *loss_fns: Callable[..., Any], has_aux: bool = False
 ) -> Callable[..., Any]:
-    """Mix K loss functions into one, `loss_fn(step, *args)` = sum_k w_k(step) loss_k(*args).
+    """Mix K loss functions into one: `loss_fn(step, *args) = sum_k w_k(step) loss_k(*args)`.
 
     A loss of weight exactly 0 is not evaluated (`lax.cond`), neither forward nor backward, so its
     inf or NaN reaches neither the value nor the gradient. Under `vmap` over steps or weights
     `lax.cond` evaluates every loss and selects: nothing is saved, the result is the same.
 
     The gradient is worked out next to the value, one loss after the other: the activations of one
-    loss only are alive at a time, and a skipped loss costs no zeros. It follows that
+    loss only are alive at a time, and a skipped loss costs no zeros. It follows that:
+
     - the loss has reverse mode only (`jax.grad`, `jax.vjp`, forward over reverse; no `jax.jvp`);
     - no gradient flows through aux, as through the aux of `jax.value_and_grad`;
     - a loss scale for float16 belongs inside the losses, not on their sum;
@@ -78,13 +79,13 @@ def mix_loss_fns(
 def add_loss_fns(
     weights: LossWeights, *loss_fns: Callable[..., Any], has_aux: bool = False
 ) -> Callable[..., Any]:
-    """Add K loss functions with weights of any size, `loss_fn(step, *args)` as `mix_loss_fns`.
+    """Add K loss functions with weights of any size: `loss_fn(step, *args)`, as `mix_loss_fns`.
 
     For penalties and regularizers: reconstruction + beta(step) * divergence. Where the weights are
     a mixture, with the sum 1, use `mix_loss_fns`, which holds them to it.
 
     Args:
-      weights: an array [K] or a sequence of K, one weight a loss, `>= 0`; each of a sequence a
+      weights: an array [K] or a sequence of K, one weight per loss, `>= 0`; each of a sequence a
         number or a schedule `step -> weight`; or one schedule `step -> [K]`.
       *loss_fns: K functions, as for `mix_loss_fns`.
       has_aux: the losses return `(scalar, aux)` (static).

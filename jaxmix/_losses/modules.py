@@ -18,7 +18,7 @@ Changes = Callable[[str], dict[int, Array]]
 
 
 class Arguments:
-    """The arguments of a loss as `leaves`, those of NNX modules and variables last.
+    """The arguments of a loss as `leaves`, the leaves of NNX modules and variables last.
 
     A module or variable that occurs in several places is one.
     """

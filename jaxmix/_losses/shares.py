@@ -43,7 +43,7 @@ def additive_weights(step: ArrayLike, weights: LossWeights, num_losses: int) -> 
         raw = jnp.stack(raw) if raw else jnp.zeros(0)
     else:
         raw = call_schedule(weights, step) if callable(weights) else numbers_of(weights)
-    needed = f"of shape ({num_losses},), one a loss"
+    needed = f"of shape ({num_losses},), one per loss"
     need(raw.shape == (num_losses,), "weights", needed, raw.shape)
     raw = jnp.asarray(raw, jnp.float32)
     usable = (raw >= 0) & (raw < jnp.inf)

@@ -1,4 +1,4 @@
-"""A weighted sum of losses that evaluates only those of non-zero weight, forward and backward."""
+"""A weighted sum of losses that evaluates no loss of weight 0, forward or backward."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _with_gradient(
         values = [array.value for array in inputs]
         for i in wrt:
             kind, what = jax.typeof(values[i]), "a variable that a loss changes"
-            no_gradient = "one without a gradient (nnx.value_and_grad takes that of nnx.Param)"
+            no_gradient = "one without a gradient (nnx.value_and_grad differentiates nnx.Param)"
             need(i not in updated, what, no_gradient, kind)
             what = "a value with a gradient, in a shard_map"
             need(varying <= _varying(kind), what, "an argument of the loss", "a closure")

@@ -38,7 +38,7 @@ class SourceSums:
 
     @property
     def count(self) -> Array:
-        """The number of values of each source, float32 [K]: exact up to 2^24, then rounded."""
+        """Return the number of values of each source, float32 [K]: exact to 2^24, then rounded."""
         return count_as_float(self.count_low, self.count_high)
 
     def __add__(self, other: SourceSums) -> SourceSums:

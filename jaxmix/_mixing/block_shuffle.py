@@ -34,7 +34,7 @@ class BlockShuffle:
       >>> import jaxmix, numpy as np
       >>> block = jaxmix.BlockShuffle(block_rows=4, window_blocks=2)
       >>> rows = jaxmix.shuffle_index(np.arange(8), 40, seed=0, block=block)
-      >>> sorted(set((rows // 4).tolist()))  # the first 8 rows are those of 2 blocks
+      >>> sorted(set((rows // 4).tolist()))  # the first 8 rows are 2 whole blocks
       [5, 6]
     """
 
@@ -52,8 +52,8 @@ def permute_blocks(index: Words, length: Words, key: Key, block: BlockShuffle) -
     """Where the block shuffle of [0, length) puts each index, for lengths to 2^32 - block_rows.
 
     The short block takes the last slot of a window, so that the rows before each slot can be
-    counted. The window is that of a slot drawn at random, which is where the short block lies in a
-    random order; the order of the blocks in a window does not matter. The other blocks are permuted
+    counted. A slot drawn at random names the window, as the short block would lie there in a random
+    order; the order of the blocks in a window does not matter. The other blocks are permuted
     over the other slots.
     """
     where, minimum = numpy_like(index).where, numpy_like(index).minimum

@@ -18,10 +18,10 @@ LAST_WORD = np.uint32(2**32 - 1)
 def weight_cuts(simplex: Array) -> tuple[Array, Array]:
     """The summed weights below sources 1 .. K - 1 in units of 2^-32, and which of them are 1.
 
-    Each exact sum is divided by that of all weights and rounded to the nearest unit, so the units
-    of a source are within one of its share. A weight of 0 has none. Any other has at least one,
-    which its neighbours give where the weight is below a unit. A sum of 2^32 wraps to 0, hence the
-    flags. Weights that are NaN leave all units to the last source.
+    Each exact sum is divided by the sum of all weights and rounded to the nearest unit, so the
+    units of a source are within one of its share. A weight of 0 has none. Any other has at
+    least one, which its neighbours give where the weight is below a unit. A sum of 2^32 wraps to 0,
+    hence the flags. Weights that are NaN leave all units to the last source.
     """
     size = simplex.shape[0]
     need(size <= MAX_SOURCES, "the number of weights", f"<= {MAX_SOURCES}", size)

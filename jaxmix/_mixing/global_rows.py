@@ -1,4 +1,4 @@
-"""Which rows of the global batch a call draws: those of one shard and one microbatch."""
+"""Which rows of the global batch a call draws: one shard's and one microbatch's."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _shard(axis_name: AxisName | None) -> tuple[Array, int]:
     need(
         axis_name is not None or not mapped,
         "axis_name",
-        f"those of the mapped axes {mapped} that split the rows, or () for one draw on all devices",
+        f"the mapped axes that split the rows, of {mapped}, or () for one draw on all devices",
         axis_name,
     )
     if not axis_name:

@@ -25,9 +25,10 @@ class MixMetrics:
     last, or at `empty`.
 
     Fields, each [K]: `rows_low` and `rows_high`, uint32, for the `rows_low + 2^16 * rows_high` rows
-    of the run; `window_low` and `window_high`, those of the window; `planned` and `planned_rest`,
-    float32, the sum over the window's steps of batch size * weights, and what rounding took from
-    it; `weights`, float32, of the last update, 0 before it. A NaN weight stays visible.
+    of the run; `window_low` and `window_high`, the same for the window; `planned` and
+    `planned_rest`, float32, the sum over the window's steps of batch size * weights, and what
+    rounding took from it; `weights`, float32, of the last update, 0 before it. A NaN weight stays
+    visible.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmix
@@ -75,7 +76,7 @@ class MixMetrics:
           source: int [B], the source of each row, of `mix_rows`, `draw_rows` or a plan's batch. A
             row of a source that is none of the K, as after an edit of the plan alone, makes all
             weights NaN for good.
-          weights: float [K], those of the step, such as `weights_at(step, weights)`.
+          weights: float [K], of the step, such as `weights_at(step, weights)`.
           axis_name: inside `pmap` or `shard_map`, the axis or axes that split the rows (static);
             the rows of all shards are counted and the result is the same on each.
 
@@ -98,7 +99,7 @@ class MixMetrics:
         return self.merge(step)
 
     def merge(self, other: MixMetrics) -> MixMetrics:
-        """Return both together; the weights are those of `other` unless it is empty.
+        """Return both together; the weights come from `other` unless it is empty.
 
         A weight that is NaN in either stays NaN, so that one bad step shows later.
         """

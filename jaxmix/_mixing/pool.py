@@ -48,7 +48,7 @@ class RowPool:
         self.rows: PyTree = jax.tree.map(_joined, *buffers)
 
     def take(self, source: Array | np.ndarray, index: Array | np.ndarray) -> PyTree:
-        """The rows `index` of the buffers `source`, int [b] both; an index counts on past the end.
+        """Take the rows `index` of the buffers `source`, int [b] both; indices wrap at the end.
 
         NumPy indices may be of any size beside a known source; others, and traced ones, are
         32-bit numbers. Index n of a buffer of n rows is its row 0, -1 its last.

@@ -82,7 +82,7 @@ def mix_rows(
     microbatch: Microbatch | None = None,
     group_size: int = 1,
 ) -> MixedBatch:
-    """Mix batches row by row: B_t = gamma_t X + (1 - gamma_t) Y as a choice of rows.
+    """Mix batches row by row: `B_t = gamma_t X + (1 - gamma_t) Y` as a choice of rows.
 
     Args:
       key: the root key, the same at every step. Step and global row are folded in, after a constant

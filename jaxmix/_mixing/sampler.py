@@ -30,7 +30,7 @@ class MixtureSampler:
       schedule: the gamma of each step, a sequence of numbers; or a number or a schedule, with
         `num_steps`.
       num_steps: the number of examples; by default the length of `schedule`.
-      seed: that of `jax.random.key(seed)`, in [0, 2^32). Example t is a pure function of (seed, t):
+      seed: as for `jax.random.key(seed)`, in [0, 2^32). Example t is a pure function of (seed, t):
         it is the row that `draw_rows` takes at step t for `num_rows=1`.
 
     Iterating gives the pairs (t, example), from 0 each time; `len(sampler)` is their number and

@@ -115,7 +115,7 @@ def read_batch_sizes(batch_size: Any, first_step: int = 0, rows: int = 0) -> Bat
 
 
 def rows_schedule(batch_size: BatchSize) -> Schedule:
-    """The rows of all batches before a step, of batch sizes alone.
+    """Return a function that counts the rows of all batches before a step, from sizes alone.
 
     It turns a schedule written in rows into one of steps: use it where the plan that has these
     batch sizes takes the schedule itself, and so isn't there yet to ask `MixPlan.rows_before`.

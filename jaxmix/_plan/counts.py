@@ -269,7 +269,7 @@ def _deal(wanted: np.ndarray, room: np.ndarray, rows: int) -> np.ndarray:
 def _top_up(wanted: np.ndarray, room: np.ndarray, dealt: np.ndarray, left: np.ndarray) -> None:
     """Give one more row to the `left` sources of a line that lack most and have room for it."""
     num_sources = wanted.shape[1]
-    # One whole number a source, all different: what it lacks, and below that its place.
+    # One whole number per source, all different: what it lacks, and below that its place.
     order = _lack(wanted, dealt) * num_sources - np.arange(num_sources)
     order = np.where(dealt < room, order, _NO_ROOM)
     place = np.maximum(num_sources - left.astype(np.int64), 0)

@@ -132,7 +132,7 @@ class Ledger:
         if known[0] != first:
             self._units_kept = known = (first, schedule_units(self.weights, first))
             count = known[1].shape[1]
-            names = f"{self.num_sources}, one a source"
+            names = f"{self.num_sources}, one per source"
             need(count == self.num_sources, "the number of a schedule's weights", names, count)
         return known[1]
 

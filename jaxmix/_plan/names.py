@@ -18,8 +18,8 @@ def default_names(num_sources: int) -> tuple[str, ...]:
 def match_by_name(what: str, given: Any, names: Sequence[str]) -> list[Any]:
     """What is `given` for each source, in the order of `names`: a dict by name, others by place.
 
-    Raises TypeError or ValueError for what is neither, for a number of entries that is not that of
-    the sources, for a dict with other names, and for a dict where the sources have no names.
+    Raises TypeError or ValueError for what is neither, for more or fewer entries than
+    sources, for a dict with other names, and for a dict where the sources have no names.
     """
     count = len(names)
     if isinstance(given, Mapping):

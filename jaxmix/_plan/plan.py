@@ -35,15 +35,15 @@ class MixPlan:
 
     A pure function of the arguments: any step may be asked for, in any order and in any process,
     there is no horizon and nothing to save. Source k's rows of a step are `cursors[k]` to
-    `cursors[k] + counts[k] - 1`. At every step |cursors_k - B sum_{s<t} w_k(s)|, with the weights
-    of `weights_at`, is at most 1/2 for two sources. For more it is below 1.5 for smooth, ramped,
-    staged and random weights of up to 200 sources (mostly below 1), and bounded for any: by about
-    ln K against weights picked step by step to leave out the sources that were just served. A
+    `cursors[k] + counts[k] - 1`. At every step `abs(cursors_k - B sum_{s<t} w_k(s))`, with the
+    weights of `weights_at`, is at most 1/2 for two sources. For more it is below 1.5 for smooth,
+    ramped, staged and random weights of up to 200 sources (mostly below 1), and bounded for any: by
+    about ln K against weights picked step by step to leave out the sources that were just served. A
     source of weight 0 gets no row.
 
     Steps are planned in blocks of 1,024. Opening a plan at step t works once through the blocks
-    before it; two numbers a source are kept of each. Weights of more than two sources that come
-    to or leave 0 at nearly every step are slow, about 0.1 ms a step.
+    before it; two numbers per source are kept of each. Weights of more than two sources that
+    come to or leave 0 at nearly every step are slow, about 0.1 ms per step.
 
     Args:
       weights: gamma, the share of source 0 of two; an array [K]; a schedule returning either; or a
@@ -52,14 +52,14 @@ class MixPlan:
         must be 1 within 1e-4. Schedules are evaluated on the CPU (so `JAX_PLATFORMS`, if set, must
         name it).
       batch_size: B, the rows of the global batch, 1 to 2^24; or `{0: B, step: B from there on}`.
-      names: the K names of the sources, in their order. By default those of a dict, sorted, so that
-        its own order changes no row; "0", "1", ... where there are none.
+      names: the K names of the sources, in their order. By default the keys of a dict, sorted, so
+        that its own order changes no row; "0", "1", ... where there are none.
       normalize: take weights of any positive sum, such as counts of tokens.
       group_size: G, a divisor of every B. The batch is made of groups of G neighbouring rows of one
-        source (with G = B a batch has one source), and what is said above of rows holds of groups.
-        A shard may cut a group.
-      seed: that of `jax.random.key(seed)`, in [0, 2^32); by default 0, or that of `state`. It only
-        decides how the sources are spread over a batch.
+        source (with G = B a batch has one source), and the promises above hold for groups, not
+        rows. A shard may cut a group.
+      seed: as for `jax.random.key(seed)`, in [0, 2^32); by default 0, or the seed of `state`. It
+        decides how the sources are spread over a batch, and the order of a shuffle.
       state: the `state(step)` of another plan. This one continues from there with other weights,
         another batch size or other sources: no row is skipped, none repeated. Steps stay absolute.
         What each source is owed is carried over, so conservation holds over all the plans
@@ -73,9 +73,9 @@ class MixPlan:
     `group_size`, `first_step`; `weights`, a schedule, or the numbers as float64 [K].
 
     Raises:
-      ValueError, TypeError: weights off the simplex, those of a schedule when the step is reached;
-        sizes out of range; a `state` that is none, has another seed or none of the names; a
-        length that is not that of `state`; a step before `first_step` or above 2^31 - 1.
+      ValueError, TypeError: weights off the simplex (a schedule's when the step is reached); sizes
+        out of range; a `state` that is none, has another seed or none of the names; a length other
+        than in `state`; a step before `first_step` or above 2^31 - 1.
 
     Example:
       >>> import jaxmix
@@ -111,7 +111,7 @@ class MixPlan:
         self.seed = whole_number("seed", seed if seed is not None else old.seed if old else 0, 0)
         need(self.seed < 2**32, "seed", "below 2^32", seed)
         same = old is None or self.seed == old.seed
-        need(same, "seed", f"{old and old.seed}, that of `state`", seed)
+        need(same, "seed", f"{old and old.seed}, as in `state`", seed)
         units = known if isinstance(known, np.ndarray) else schedule_units(known, first)
         self.num_sources = units.shape[1]
         self.names = tuple(source_names(labels, self.num_sources))
@@ -129,7 +129,7 @@ class MixPlan:
 
     @property
     def weights(self) -> np.ndarray | Schedule | None:
-        """The schedule, or the numbers as float64 [K]; None in the copy of a worker process."""
+        """Return the schedule, or the numbers as float64 [K]; None in a worker's copy."""
         known = self._timeline.ledger.weights
         if not isinstance(known, np.ndarray):
             return None if known is None else known.schedule
@@ -155,16 +155,16 @@ class MixPlan:
         return html_table("MixPlan", [], facts.items())
 
     def counts(self, step: int) -> np.ndarray:
-        """The rows of each source in a step: int64 [K] with the sum B."""
+        """Return the rows of each source in a step: int64 [K] with the sum B."""
         block, line = self._timeline.find(step)
         return block.counts[line].copy()
 
     def cursors(self, step: int) -> np.ndarray:
-        """The rows of each source used before a step: int64 [K]."""
+        """Return the rows of each source used before a step: int64 [K]."""
         return self._timeline.cursors(step)
 
     def batch_size_at(self, step: int) -> int:
-        """B, the rows of the batch of a step."""
+        """Return B, the rows of the batch of a step."""
         return self._sizes.at(step)
 
     @overload
@@ -172,7 +172,7 @@ class MixPlan:
     @overload
     def rows_before(self, step: np.ndarray) -> np.ndarray: ...
     def rows_before(self, step: int | np.ndarray) -> int | np.ndarray:
-        """The rows of all batches before a step, over all plans up to this one.
+        """Return the rows of all batches before a step, over all plans up to this one.
 
         An int for an int, int64 for a NumPy array, exact, on the host. It turns a schedule written
         in rows into one of steps: `rescale_schedule(schedule, plan.rows_before)`. For the plan's
@@ -181,26 +181,25 @@ class MixPlan:
         return self._sizes.rows_before(step)
 
     def step_of_row(self, row: int) -> int:
-        """The step whose batch holds a row, counted as in `rows_before`."""
+        """Return the step whose batch holds a row, counted as in `rows_before`."""
         return self._sizes.step_of_row(row)
 
     def weights_at(self, step: int) -> np.ndarray:
-        """The weights of a step: float64 [K], each a multiple of 2^-52, with the sum exactly 1."""
+        """Return the weights of a step: float64 [K], multiples of 2^-52 with the sum exactly 1."""
         return self._timeline.weights(step, step + 1)[0]
 
     def rows(self, step: int, *, shard_index: int = 0, shard_count: int = 1) -> PlannedRows:
-        """The rows of a step, in the order of the batch.
+        """Return the rows of a step, in the order of the batch.
 
         With `shard_count` shards, which must divide every B, shard `shard_index` gets only its own
         contiguous part. The sources are
-        `counted_sources(jax.random.key(seed), step, counts(step), B)`; with groups, those of
-        `counts(step) / G` and `B / G`, each repeated G times.
+        `counted_sources(jax.random.key(seed), step, counts(step), B, group_size=G)`.
         """
         rows = self._timeline.rows(step, shard_index, shard_count)
         return self._timeline.planned(rows, shard_count)
 
     def counts_table(self, start: int, stop: int) -> np.ndarray:
-        """The counts of the steps start .. stop - 1, int32 [T, K], for use in `jit` or `scan`."""
+        """Return the counts of the steps start .. stop - 1, int32 [T, K], for `jit` or `scan`."""
         start = whole_number("start", start, self.first_step)
         stop = whole_number("stop", stop, start)
         none = np.zeros((0, self.num_sources), np.int32)
@@ -209,7 +208,7 @@ class MixPlan:
     def state(
         self, step: int, *, lengths: Sequence[int] | Mapping[str, int] | None = None
     ) -> dict[str, Any]:
-        """Where the sources stand before a step, for `MixPlan(..., state=state)`.
+        """Return where the sources stand before a step, for `MixPlan(..., state=state)`.
 
         Plain ints, lists and names, fit for JSON, the seed among them. `lengths`: the rows of each
         source, by name or in order; a plan that continues refuses a source of another length.
@@ -235,7 +234,7 @@ class MixPlan:
         return write_state(state)
 
     def digest(self, num_steps: int) -> str:
-        """A hash of every row of the steps below `num_steps`, equal where two plans agree.
+        """Return a hash of every row of the steps below `num_steps`, equal where two plans agree.
 
         For comparing processes, as a schedule might differ by a bit between kinds of machines:
         `multihost_utils.assert_equal(np.frombuffer(bytes.fromhex(plan.digest(n)), np.uint8))`.
@@ -251,9 +250,9 @@ class MixPlan:
     def runs_out_at(
         self, num_steps: int, lengths: Sequence[int] | Mapping[str, int]
     ) -> list[int | None]:
-        """Per source the first step below `num_steps` that needs a position >= its length, or None.
+        """Return, per source, the first step below `num_steps` that passes its length, or None.
 
-        Such a position is a row of the source's next epoch. `lengths`: by name or in order.
+        That step needs a row of the source's next epoch. `lengths`: by name or in order.
         """
         num_steps = whole_number("num_steps", num_steps, self.first_step)
         known = self._checked_lengths(lengths, minimum=0)
@@ -261,7 +260,7 @@ class MixPlan:
         return self._timeline.runs_out_at(num_steps, limits)
 
     def _checked_lengths(self, lengths: Any, minimum: int = 1) -> list[int]:
-        """The rows of each source as ints, in order; not those of `state` are refused."""
+        """The rows of each source as ints, in order; lengths other than in `state` are refused."""
         if isinstance(lengths, Mapping):
             lengths = match_by_name("lengths", lengths, self.names)
         sizes = source_lengths(lengths, self.num_sources, minimum)

@@ -171,7 +171,7 @@ def _check_names(state: PlanState, names: tuple[str, ...]) -> None:
         need(more, "weights", f"for the {count} sources of `state` or more", len(names))
     elif not set(names) & {*state.names, *state.away}:
         raise ValueError(
-            f"the sources must be those of `state`, {shown(list(state.names))}, or some of them, "
+            f"the sources must be in `state`, {shown(list(state.names))}, at least one of them, "
             f"got {shown(list(names))} (for sources that were renamed, rename them in "
             "state['names'])"
         )
@@ -184,10 +184,10 @@ def _read_progress(state: Mapping[str, Any], prefix: str) -> Progress:
         small = all(type(number) is int and abs(number) < 2**62 for number in numbers)
         need(small, f"state['{key}']", "whole numbers below 2^62", numbers)
     fine = len(cursors) > 0 and min(cursors) >= 0
-    need(fine, f"state['{name}']", "one number >= 0 a source", cursors)
+    need(fine, f"state['{name}']", "one number >= 0 per source", cursors)
     most = ONE // 2 if len(carry) == 2 else MOST_OWED
     fine = len(carry) == len(cursors) and sum(carry) == 0 and max(map(abs, carry)) <= most
-    need(fine, f"state['{prefix}carry']", f"one number a source, of sum 0, up to {most}", carry)
+    need(fine, f"state['{prefix}carry']", f"one number per source, of sum 0, up to {most}", carry)
     return Progress(np.array(cursors, np.int64), np.array(carry, np.int64))
 
 

@@ -15,17 +15,17 @@ from jaxmix._types import Weights
 MAX_POINTS = 1000
 MIN_FONT = 5.0
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#444444")
-"""Okabe and Ito's, told apart by colour-blind eyes as well."""
+"""Okabe and Ito's: colour-blind readers can tell them apart as well."""
 
 
 def plot_schedules(schedules: Mapping[str, Weights], num_steps: int, ax: Any = None) -> Any:
     """Draw schedules over the steps 0 .. num_steps - 1, each named at the end of its line.
 
     Args:
-      schedules: `{name: schedule}`, of gamma or of weights [K] (then a line a source); a number or
-        an array stands for a constant one.
+      schedules: `{name: schedule}`, of gamma or of weights [K] (then a line per source); a number
+        or an array stands for a constant one.
       num_steps: `>= 1`; drawn at up to 1,000 of them.
-      ax: the matplotlib Axes to draw in, by default those of a new figure.
+      ax: the matplotlib Axes to draw in, by default a new figure's.
 
     Returns:
       The Axes.
@@ -130,7 +130,7 @@ def _name_ends(
 ) -> None:
     """Write the name of each of the lines [n, P] beside its end, or as near as there is room.
 
-    Where there is no room for all names, those of the largest `sizes` [n] are written.
+    Where there is no room for all names, the names of the largest `sizes` [n] are written.
     """
     low, high = ax.get_ylim()
     points = ax.get_window_extent().height / ax.figure.dpi * 72

@@ -22,11 +22,11 @@ PLOT_POINTS = 500
 class Preview:
     """What a plan does in the steps first_step .. num_steps - 1; printed, it is a table.
 
-    Attributes (a list has one entry a source):
-      names: list of str.
-      batch_size, first_step, num_steps: of the plan and the call; `batch_size` may be a dict
-        `{step: B from that step on}`.
-      rows, share: the rows a source gives in these steps, and its part of all rows.
+    Attributes:
+      names: list of str. The lists below have one entry per source.
+      batch_size: of the plan; it may be a dict `{step: B from that step on}`.
+      first_step, num_steps: of the plan and the call.
+      rows, share: the rows per source in these steps, and its part of all rows.
       epochs: how often its rows are through after the last step; None without lengths.
       first_used, last_used: the first and the last step that take a row of it, None if there is
         none.
@@ -54,7 +54,7 @@ class Preview:
         """Draw the planned shares over the steps as bands; returns the matplotlib Axes.
 
         A ring marks where the rows of a source begin again for the first time, and its epochs are
-        beside its name. `ax`: the Axes to draw in, by default those of a new figure.
+        beside its name. `ax`: the Axes to draw in, by default a new figure's.
         """
         return plot_shares(self.steps, self.weights, self.names, self.runs_out, self.epochs, ax)
 
@@ -109,7 +109,7 @@ def preview(
     names: Sequence[str] | Mapping[str, str] | None = None,
     lengths: Sequence[int] | Mapping[str, int] | None = None,
 ) -> Preview:
-    """What a plan will do until `num_steps`, and what in it may not be meant.
+    """Show what a plan will do until `num_steps`, and warn of what may be a mistake.
 
     Warns of: a source that gives no rows; one whose rows run out before the end; a schedule that
     comes to its end after the run, but before twice its steps; weights that jump where an edited
@@ -119,7 +119,7 @@ def preview(
     Args:
       plan: a `MixPlan`.
       num_steps: the steps of the run, counted from step 0; above `plan.first_step`.
-      names: other names for the K sources than those of the plan, in order or by name.
+      names: names for the K sources instead of the plan's, in order or by name.
       lengths: the rows in one epoch of each source, in order or by name.
 
     Returns:

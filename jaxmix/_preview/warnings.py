@@ -1,4 +1,4 @@
-"""What in a plan may not be meant, in words."""
+"""What in a plan may be a mistake, in words."""
 
 from __future__ import annotations
 

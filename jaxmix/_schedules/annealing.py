@@ -21,7 +21,7 @@ class AnnealingReport:
       direction: "rising", "falling", "constant" or "mixed".
       strict: every step changes gamma, all in one direction.
       interior: gamma is inside (0, 1) at every step.
-      max_increment: the largest |gamma_{t+1} - gamma_t|; 0 for a single step.
+      max_increment: the largest `abs(gamma_{t+1} - gamma_t)`; 0 for a single step.
       max_increment_step: the first t at which it occurs.
     """
 
@@ -88,8 +88,8 @@ def check_annealing(
     Args:
       schedule: a schedule of gamma (scalars), optax's included.
       num_steps: `>= 1`.
-      max_increment: eps, the bound of |gamma_{t+1} - gamma_t|, give or take two units in the last
-        place of the largest gamma in float32; None for no bound.
+      max_increment: eps, the bound of `abs(gamma_{t+1} - gamma_t)`, give or take two units in the
+        last place of the largest gamma in float32; None for no bound.
       strict: gamma must change at every step; otherwise it may also rest.
       interior: gamma must be inside (0, 1) at every step; otherwise it may also be 0 or 1.
 

@@ -37,7 +37,7 @@ def elapsed_and_left(step: Array, begin: float, steps: float) -> tuple[Array, Ar
 
 
 def clip(value: ArrayLike, low: ArrayLike, high: ArrayLike) -> Array:
-    """`value` in [low, high]; unlike that of `jnp.clip` its derivative is whole on the bounds."""
+    """`value` in [low, high]; unlike `jnp.clip`, its derivative is whole on the bounds."""
     return jnp.where(value < low, low, jnp.where(value > high, high, value))
 
 

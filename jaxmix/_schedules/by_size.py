@@ -24,7 +24,7 @@ def temperature_schedule(
     temperature: float | Schedule,
     max_size: float | None = None,
 ) -> Schedule:
-    """Weights proportional to min(size, max_size)^(1 / temperature).
+    """Make weights proportional to `min(size, max_size)^(1 / temperature)`.
 
     Temperature 1 takes every row equally often, infinity every source; near 0 the largest source
     takes all. Computed from logarithms, so no size is too large. Arivazhagan et al. 2019, Massively
@@ -63,7 +63,7 @@ def temperature_schedule(
 def unimax_weights(
     sizes: Sequence[float] | np.ndarray, budget: float, max_epochs: float
 ) -> np.ndarray:
-    """Weights as even as they can be with no source repeated more than `max_epochs` times.
+    """Return weights as even as can be with no source repeated more than `max_epochs` times.
 
     The budget is split evenly; a source whose part is above `max_epochs` passes gets that many, and
     the others share what it leaves. Chung et al. 2023, UniMax: Fairer and More Effective Language

@@ -17,7 +17,7 @@ from jaxmix._types import Array, ArrayLike, Schedule, Weights
 
 
 def complement_schedule(schedule: Schedule) -> Schedule:
-    """The share of the other source, 1 - schedule(step).
+    """Return the schedule of the other source, `1 - schedule(step)`.
 
     Args:
       schedule: a schedule of gamma (scalars).
@@ -36,7 +36,7 @@ def complement_schedule(schedule: Schedule) -> Schedule:
 
 
 def clip_schedule(schedule: Schedule, low: float, high: float) -> Schedule:
-    """`schedule` kept inside [low, high], so that neither source ever dies out.
+    """Keep a schedule inside [low, high], so that neither source ever disappears.
 
     Args:
       schedule: a schedule of gamma (scalars).
@@ -58,7 +58,7 @@ def clip_schedule(schedule: Schedule, low: float, high: float) -> Schedule:
 
 
 def stack_schedules(*schedules: float | Schedule) -> Schedule:
-    """K schedules of relative weights as one schedule of weights [K] with sum 1.
+    """Join K schedules of relative weights into one schedule of weights [K] with sum 1.
 
     Args:
       *schedules: for each source a schedule of scalars, or a number; a value below 0 counts as 0.
@@ -84,7 +84,7 @@ def stack_schedules(*schedules: float | Schedule) -> Schedule:
 
 
 def nest_schedules(outer: Weights, *inner: Weights) -> Schedule:
-    """A mixture of mixtures: the weight of a group times the weights inside it.
+    """Make a mixture of mixtures: the weight of a group times the weights inside it.
 
     Args:
       outer: weights of the G groups, [G] or a schedule of it; for two groups also a gamma.
@@ -110,7 +110,7 @@ def nest_schedules(outer: Weights, *inner: Weights) -> Schedule:
 
 
 def token_share_schedule(schedule: Weights, mean_tokens: Sequence[float] | np.ndarray) -> Schedule:
-    """Weights asked for in tokens as weights in rows: w_k / mean_tokens_k over their sum.
+    """Turn shares of tokens into shares of rows: `w_k / mean_tokens_k` over their sum.
 
     Args:
       schedule: shares of the tokens: [K] or a schedule of it, or a gamma for two sources.
@@ -141,7 +141,7 @@ def token_share_schedule(schedule: Weights, mean_tokens: Sequence[float] | np.nd
 def rescale_schedule(
     schedule: Schedule, steps_per_unit: float | Callable[[int], float]
 ) -> Schedule:
-    """A schedule written in other units (epochs, tokens), driven by steps.
+    """Drive a schedule that is written in other units (epochs, tokens) by steps.
 
     With a number it is given step / steps_per_unit as float32: for an epoch of 500 steps
     `steps_per_unit` is 500, for tokens it is 1 / tokens_per_step. A float has 24 bits: up to step

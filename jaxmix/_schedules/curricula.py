@@ -15,10 +15,10 @@ from jaxmix._types import Array, Schedule
 
 
 def inverse_sigmoid_schedule(k: float) -> Schedule:
-    """Inverse sigmoid decay of scheduled sampling: k / (k + exp(step / k)), from k / (k + 1) to 0.
+    """Decay by the inverse sigmoid of scheduled sampling: `k / (k + exp(step / k))`.
 
-    It passes 1/2 at step k log k. Bengio, Vinyals, Jaitly and Shazeer 2015, Scheduled Sampling for
-    Sequence Prediction with Recurrent Neural Networks.
+    It starts at k / (k + 1), passes 1/2 at step k log k and ends at 0. Bengio, Vinyals, Jaitly and
+    Shazeer 2015, Scheduled Sampling for Sequence Prediction with Recurrent Neural Networks.
 
     Args:
       k: `>= 1`, the larger the slower.
@@ -36,7 +36,7 @@ def inverse_sigmoid_schedule(k: float) -> Schedule:
 
 
 def dann_schedule(transition_steps: float, rate: float = 10.0) -> Schedule:
-    """The ramp of domain-adversarial training: 2 / (1 + exp(-rate p)) - 1, steep first, then flat.
+    """Ramp as in domain-adversarial training: `2 / (1 + exp(-rate p)) - 1`, steep, then flat.
 
     p = step / transition_steps in [0, 1]; it ends at its value for p = 1, 0.9999 for rate 10. Ganin
     et al. 2016, Domain-Adversarial Training of Neural Networks.
@@ -59,7 +59,7 @@ def dann_schedule(transition_steps: float, rate: float = 10.0) -> Schedule:
 
 
 def competence_schedule(init_value: float, transition_steps: float, power: float = 2.0) -> Schedule:
-    """Competence of a learner, the share of the data that it may see: a root of a straight line.
+    """Grow the competence of a learner, the share of the data it may see: a root of a line.
 
     min(1, (c0^power + (1 - c0^power) step / transition_steps)^(1 / power)) with c0 = init_value.
     Platanios et al. 2019, Competence-based Curriculum Learning for Neural Machine Translation.
@@ -91,7 +91,7 @@ def cyclical_schedule(
     ramp_fraction: float = 0.5,
     num_cycles: int | None = None,
 ) -> Schedule:
-    """Cycles of a straight ramp from init_value to end_value and a rest at end_value.
+    """Repeat a straight ramp from init_value to end_value and a rest at end_value.
 
     In a cycle, with tau = (step mod cycle_steps) / cycle_steps, the share of the way is
     min(1, tau / ramp_fraction); after `num_cycles` it is 1. Fu et al. 2019, Cyclical Annealing

@@ -19,7 +19,7 @@ from jaxmix._types import Array, ArrayLike, Schedule
 def staged_schedule(
     stages: Mapping[int, ArrayLike | Sequence[float]], ramp_steps: float = 0
 ) -> Schedule:
-    """Absolute values by stage: from step s on, `stages[s]`.
+    """Give absolute values by stage: from step s on, `stages[s]`.
 
     The change at s touches no step before s: step s - 1 has the old value to the bit. With
     `ramp_steps` R the value at s is still the old one and goes in a straight line to the new one at
@@ -59,7 +59,7 @@ def staged_schedule(
 def table_schedule(
     values: ArrayLike | Sequence[float] | Sequence[Sequence[float]],
 ) -> Schedule:
-    """One value a step, read from a table; steps beyond its end have the last value.
+    """Read one value per step from a table; steps beyond its end have the last value.
 
     A float step takes the entry of the whole step before it.
 
@@ -83,7 +83,7 @@ def table_schedule(
 
 
 def tabulate(schedule: Schedule, num_steps: int) -> Array:
-    """The values of a schedule at steps 0 .. num_steps - 1, from one compiled call.
+    """Return the values of a schedule at steps 0 .. num_steps - 1, from one compiled call.
 
     Args:
       schedule: any schedule, optax's included.

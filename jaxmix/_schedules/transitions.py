@@ -30,7 +30,7 @@ from jaxmix._types import Array, Schedule
 def cosine_schedule(
     init_value: float, end_value: float, transition_steps: float, transition_begin: float = 0
 ) -> Schedule:
-    """Half a cosine: slow at both ends, fastest in the middle.
+    """Follow half a cosine: slow at both ends, fastest in the middle.
 
     With p = (step - transition_begin) / transition_steps in [0, 1]:
     init_value + (end_value - init_value) (1 - cos(pi p)) / 2 (Loshchilov and Hutter 2017, SGDR).
@@ -60,7 +60,7 @@ def sigmoid_schedule(
     transition_begin: float = 0,
     steepness: float = 12.0,
 ) -> Schedule:
-    """An S-curve that stays near its ends for long and swings over in the middle.
+    """Follow an S-curve that stays near its ends for long and moves in the middle.
 
     With l the logistic function, k the steepness and p as in `cosine_schedule`:
     s(p) = (l(k (p - 1/2)) - l(-k/2)) / (l(k/2) - l(-k/2)), which is 0 at 0 and 1 at 1; the value is
@@ -87,7 +87,7 @@ def sigmoid_schedule(
 def exponential_schedule(
     init_value: float, end_value: float, transition_steps: float, transition_begin: float = 0
 ) -> Schedule:
-    """Geometric: every step multiplies by the same factor, init_value (end_value / init_value)^p.
+    """Multiply by the same factor at every step: `init_value (end_value / init_value)^p`.
 
     p is as in `cosine_schedule`.
 
@@ -113,7 +113,7 @@ def exponential_schedule(
 def make_schedule(
     n_steps: int, start: float = 0.0, end: float = 1.0, kind: str = "linear"
 ) -> Schedule:
-    """A schedule over `n_steps` steps by name: `start` at step 0, `end` at step `n_steps - 1`.
+    """Make a schedule by name: `start` at step 0, `end` at step `n_steps - 1`.
 
     Args:
       n_steps: steps of the run, `>= 1`; with a single step the value is `start`.

@@ -23,7 +23,7 @@ rounded by more; `float32_of` brings those to the sum 1 first, known or traced.
 
 
 def weights_at(step: ArrayLike, weights: Weights, num_sources: int | None = None) -> Array:
-    """The weight of each source at a step.
+    """Return the weight of each source at a step.
 
     Args:
       step: the step, a scalar int of any dtype; may be traced.
@@ -71,7 +71,8 @@ def to_simplex(
         simplex = normalize(raw)
     if num_sources is not None:
         count = simplex.shape[0]
-        need(count == num_sources, f"the number of {label}", f"{num_sources}, one a source", count)
+        needed = f"{num_sources}, one per source"
+        need(count == num_sources, f"the number of {label}", needed, count)
     return simplex
 
 

@@ -110,7 +110,7 @@ def assert_resumes(
       num_steps: above the first step.
       shard_counts: numbers of processes to continue with; those that do not divide the rows are
         left out.
-      first_step: that of the unbroken run, by default 0, or that of the plan.
+      first_step: of the unbroken run, by default 0, or the plan's.
       max_error: as for `assert_conserves`, of an edited plan.
 
     Raises:

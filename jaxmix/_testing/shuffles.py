@@ -192,7 +192,7 @@ def _between_epochs(one: np.ndarray, other: np.ndarray, length: int) -> Iterator
             products / math.sqrt(other.size),
             f"correlation with the epoch before is {value:.3f}",
         )
-        yield _equal(one, other, length, "indices equal to those of the epoch before")
+        yield _equal(one, other, length, "indices equal to the epoch before")
 
 
 def _equal(one: np.ndarray, other: np.ndarray, length: int, name: str) -> _Finding:

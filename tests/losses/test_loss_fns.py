@@ -433,10 +433,10 @@ def test_added_weights_below_zero_or_not_finite_are_refused_or_give_nan_in_jit(b
 @pytest.mark.parametrize(
     ("weights", "error", "message"),
     [
-        (0.5, ValueError, r"weights must be of shape \(2,\), one a loss, got \(\)"),
-        ([1.0], ValueError, r"weights must be of shape \(2,\), one a loss, got \(1,\)"),
-        ([], ValueError, r"weights must be of shape \(2,\), one a loss, got \(0,\)"),
-        (BETA, ValueError, r"weights must be of shape \(2,\), one a loss, got \(\)"),
+        (0.5, ValueError, r"weights must be of shape \(2,\), one per loss, got \(\)"),
+        ([1.0], ValueError, r"weights must be of shape \(2,\), one per loss, got \(1,\)"),
+        ([], ValueError, r"weights must be of shape \(2,\), one per loss, got \(0,\)"),
+        (BETA, ValueError, r"weights must be of shape \(2,\), one per loss, got \(\)"),
         ([1.0, [1.0]], ValueError, r"weights\[1\] must be a number or a schedule of numbers"),
         ([1.0, lambda t: jnp.ones(2)], ValueError, r"weights\[1\] must be a number or a sched"),
         (["1", 2.0], TypeError, "weights must be a number"),
@@ -488,7 +488,7 @@ def test_a_forgotten_has_aux_is_a_type_error_that_says_so(make, loss, has_aux, m
     [
         ((), ValueError, "the number of losses must be >= 1, got 0"),
         ((square, 3.0), TypeError, r"loss_fns\[1\] must be a function, got 3.0"),
-        ((square, cubes, cubes), ValueError, "the number of .* must be 3, one a source, got 2"),
+        ((square, cubes, cubes), ValueError, "the number of .* must be 3, one per source, got 2"),
         ((square, lambda *args: args[1]), ValueError, r"value of loss_fns\[1\] must be a scalar"),
         ((square, lambda *args: 1), TypeError, r"value of loss_fns\[1\] must be a float, got"),
     ],

@@ -281,7 +281,7 @@ def test_metrics_that_do_not_fit_are_refused():
         ),
         (lambda: metrics.compute(names=["a"]), "names must be 2 different names"),
         (lambda: metrics.compute(names=["a", "a"]), "names must be 2 different names"),
-        (lambda: metrics.compute(lengths=[3]), "lengths must be 2 numbers, one a source"),
+        (lambda: metrics.compute(lengths=[3]), "lengths must be 2 numbers, one per source"),
         (lambda: metrics.compute(lengths=[3, 0]), "a length must be >= 1"),
         (
             lambda: jax.tree.map(lambda a: a[None], metrics).compute(),

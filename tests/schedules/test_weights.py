@@ -119,5 +119,5 @@ def test_bad_weights_are_refused_by_name():
     for weights, error, message in cases:
         with pytest.raises(error, match=message):
             jaxmix.weights_at(0, weights)
-    with pytest.raises(ValueError, match="the number of weights must be 3, one a source, got 2"):
+    with pytest.raises(ValueError, match="the number of weights must be 3, one per source, got 2"):
         jaxmix.weights_at(0, 0.5, num_sources=3)

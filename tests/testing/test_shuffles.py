@@ -119,7 +119,7 @@ BAD = {
     "an epoch mirrored": (np.concatenate([RANDOM, N - 1 - RANDOM]), "before is -1.000 in epoch 1"),
     "a few rows stay": (
         np.concatenate([RANDOM, RANDOM[:20], RANDOM[:19:-1]]),
-        "indices equal to those of the epoch before is 2",
+        "indices equal to the epoch before is 2",
     ),
     "a bad second epoch": (np.concatenate([RANDOM, np.arange(N)]), "in epoch 1"),
 }

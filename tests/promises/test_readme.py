@@ -24,8 +24,12 @@ def test_every_block_runs_and_prints_what_its_comments_say(block, capsys):
 
 
 def test_the_train_step_is_short():
-    block = next(block for block in BLOCKS if "mix_rows" in block)
-    assert len([line for line in block.splitlines() if line.strip()]) <= 22
+    block = next(block for block in BLOCKS if "def train_step" in block)
+    assert len([line for line in block.splitlines() if line.strip()]) <= 28
+
+
+def test_the_first_block_is_shorter_and_prints():
+    assert len(BLOCKS[0].splitlines()) < 10 and "print(" in BLOCKS[0]
 
 
 def test_the_two_commands_install_what_they_run():
@@ -41,12 +45,12 @@ def test_the_two_commands_install_what_they_run():
 
 
 def test_every_file_that_is_named_exists():
-    for name in re.findall(r"(?:\]\(|`|python )((?:docs|examples|tests|benchmarks)/[\w./]+)", TEXT):
-        assert (ROOT / name.split("::")[0]).exists(), name
+    linked = re.findall(r"\]\((?!https?:)([\w./]+)\)", TEXT)
+    named = re.findall(r"(?:`|python )((?:docs|examples|tests|benchmarks)/[\w./]+)", TEXT)
+    assert len(linked) > 10 and named
+    for name in linked + named:
+        assert (ROOT / name).exists(), name
 
 
-def test_every_test_that_is_named_exists():
-    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", TEXT)
-    assert named
-    for path, test in named:
-        assert f"def {test}(" in (ROOT / path).read_text(), (path, test)
+def test_it_is_short():
+    assert len(TEXT.splitlines()) <= 180

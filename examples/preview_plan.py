@@ -15,18 +15,17 @@ from matplotlib.figure import Figure
 import jaxmix
 
 NAMES = ["web", "code", "books", "maths", "instructions"]
-LENGTHS = [1_800_000, 500_000, 400_000, 300_000, 120_000]
+LENGTHS = [1_800_000, 500_000, 400_000, 350_000, 140_000]
 NUM_STEPS, BATCH_SIZE = 10_000, 256
 
-# Web text first; maths and instructions come in for the last 40 % of the run.
-FIRST = {0: [0.80, 0.12, 0.08, 0.0, 0.0], 9_000: [0.30, 0.25, 0.15, 0.20, 0.10]}
-MENDED = {0: [0.75, 0.13, 0.12, 0.0, 0.0], 6_000: [0.35, 0.20, 0.15, 0.20, 0.10]}
+# From mostly web text to a mixture with maths and instructions.
+BEGIN, END = [0.80, 0.12, 0.08, 0.0, 0.0], [0.25, 0.22, 0.18, 0.25, 0.10]
 
 
-def look(stages: dict[int, list[float]]) -> jaxmix.Preview:
-    weights = jaxmix.staged_schedule(stages, ramp_steps=2_000)
-    plan = jaxmix.MixPlan(weights, BATCH_SIZE)
-    return jaxmix.preview(plan, NUM_STEPS, names=NAMES, lengths=LENGTHS)
+def look(begin_step: int, ramp_steps: int) -> jaxmix.Preview:
+    weights = jaxmix.staged_schedule({0: BEGIN, begin_step: END}, ramp_steps=ramp_steps)
+    plan = jaxmix.MixPlan(weights, BATCH_SIZE, names=NAMES)
+    return jaxmix.preview(plan, NUM_STEPS, lengths=LENGTHS)
 
 
 def gallery() -> dict[str, dict[str, optax.Schedule]]:
@@ -84,9 +83,11 @@ def gallery() -> dict[str, dict[str, optax.Schedule]]:
             "complement": jaxmix.complement_schedule(linear),
             "clipped": jaxmix.clip_schedule(linear, 0.2, 0.6),
         },
-        "rescale_schedule": {
-            f"{n} steps per epoch": jaxmix.rescale_schedule(optax.linear_schedule(0.0, 1.0, 4), n)
-            for n in (100, 200)
+        "rescale_schedule, rows_schedule": {
+            "by epochs": jaxmix.rescale_schedule(optax.linear_schedule(0.0, 0.8, 4), 200),
+            "by rows": jaxmix.rescale_schedule(
+                jaxmix.cosine_schedule(0.0, 0.6, 12_000), jaxmix.rows_schedule({0: 8, 400: 24})
+            ),
         },
     }
 
@@ -108,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, jaxmix.Preview]:
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
 
-    looks = {"As first written": look(FIRST), "Mended": look(MENDED)}
+    looks = {"As first written": look(9_000, 2_000), "Mended": look(2_000, 6_000)}
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     for (title, seen), panel in zip(looks.items(), figure.subplots(1, 2), strict=True):
         print(f"{title}:\n{seen}\n")

@@ -4,7 +4,7 @@
 
 `draw`: one shard's draw, compiled as on a mesh of up to 4,096 devices with the index of the shard
 given instead of read; nothing is communicated, so the time on one device stands for all. `plan`:
-the rows of one host of up to 512. `step`: the step of `examples/language_model.py` with either
+the rows of one host of up to 512. `step`: the step of `examples/language_model.py` with each
 feed, beside the same step on a fixed source; and, as that is too noisy for 1 %, mixing and
 planning alone.
 """
@@ -108,11 +108,11 @@ def host_rows(plan: jaxmix.MixPlan, count: int, hosts: int) -> Callable[[], None
 
 
 def step(rounds: int, fast: bool) -> None:
-    """The language model's step with either feed, to the same step on a fixed source."""
+    """The language model's step with each feed, to the same step on a fixed source."""
     import language_model as lm
 
     print("\n== language model, 16 x 128 bytes on one device, ratio to a fixed, unmixed source ==")
-    for feed in ("plan",) if fast else ("plan", "pool"):
+    for feed in ("plan",) if fast else ("plan", "planned", "pool"):
         args = lm.parse(["--feed", feed, "--steps", "100000", "--megabytes", "1"])
         mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
         whole, rows = (jax.NamedSharding(mesh, jax.P(*axis)) for axis in ((), ("data",)))
@@ -135,8 +135,8 @@ def step(rounds: int, fast: bool) -> None:
         report(f"--feed {feed}, 10 steps", seconds)
         step_seconds = float(np.median(seconds["fixed source"])) / 10
         if feed == "plan":
-            mixed = jaxmix.PlanSource(one, sources, args.steps)
-            fixed = jaxmix.PlanSource(fixed_plan, sources[:1], args.steps)
+            mixed = jaxmix.PlanSource(one, sources, args.steps, shuffle=True)
+            fixed = jaxmix.PlanSource(fixed_plan, sources[:1], args.steps, shuffle=True)
             alone = {name: counted_off(s) for name, s in {"fixed": fixed, "mixed": mixed}.items()}
         else:
             (pool,) = itertools.islice(feeds[f"mixed, --feed {feed}"], 1)
@@ -170,13 +170,16 @@ def counted_off(source: jaxmix.PlanSource) -> Callable[[], None]:
 
 
 def pool_bodies(gamma: Any, batch_size: int) -> dict[str, Callable[..., jax.Array]]:
-    """A batch from the pool: the next rows of one source, or drawn rows of both."""
+    """A batch from the pool: the next rows of one source, or the planned or drawn rows of both."""
 
     def fixed(step: Any, rows: Any, pool: Any) -> jax.Array:
+        pool = pool.pool if isinstance(pool, jaxmix.PlannedPool) else pool
         first = (step * batch_size) % (pool.lengths[0] - batch_size)
         return rows ^ jax.lax.dynamic_slice_in_dim(pool.rows, first, batch_size)
 
     def mixed(step: Any, rows: Any, pool: Any) -> jax.Array:
+        if isinstance(pool, jaxmix.PlannedPool):
+            return rows ^ pool.take(step).rows
         return rows ^ jaxmix.draw_rows(KEY, step, gamma, pool, batch_size).rows
 
     return {"fixed": fixed, "mixed": mixed}

@@ -55,17 +55,16 @@ def mixture(args):
     return jaxmix.nest_schedules([0.9, 0.1], gamma, [1.0]) if args.shakespeare else gamma
 
 
-# What a feed gives, `mixed_batch` makes a MixedBatch in the step. Neither feed has a state.
+# What a feed gives, `mixed_batch` makes a MixedBatch in the step. No feed has a state, and "plan"
+# and "planned" give the very same rows.
 
 
 def plan_feed(plan, sources, args, start: int, rows: NamedSharding):
     """Batches of the plan from step `start` on; each process reads its own part, in advance."""
-    shuffled = [
-        grain.MapDataset.source(source).shuffle(seed=args.seed + 1000 * k)
-        for k, source in enumerate(sources)
-    ]
     index, count = jaxmix.local_shard(rows, args.batch_size)
-    batches = jaxmix.PlanSource(plan, shuffled, args.steps, shard_index=index, shard_count=count)
+    batches = jaxmix.PlanSource(
+        plan, sources, args.steps, shard_index=index, shard_count=count, shuffle=True
+    )
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
     dataset = grain.MapDataset.source(batches)[start:].to_iter_dataset(options)
     if args.workers:
@@ -83,8 +82,12 @@ def plan_feed(plan, sources, args, start: int, rows: NamedSharding):
 
 
 def pool_feed(plan, sources, args, start: int, rows: NamedSharding):
-    """The whole corpora on every device; the step draws its rows from them."""
-    pool = jaxmix.RowPool(*map(np.asarray, sources))
+    """The whole corpora on every device; the step takes its rows from them."""
+    buffers = map(np.asarray, sources)
+    if args.feed == "planned":
+        pool = jaxmix.PlannedPool(plan, *buffers, num_steps=args.steps)
+    else:
+        pool = jaxmix.RowPool(*buffers)
     whole = NamedSharding(rows.mesh, PartitionSpec())
     pool = jax.tree.map(lambda leaf: place(np.asarray(leaf), whole), pool)
     while True:
@@ -93,15 +96,18 @@ def pool_feed(plan, sources, args, start: int, rows: NamedSharding):
 
 def mixed_batch(weights, args, mesh: Mesh, step, fed) -> jaxmix.MixedBatch:
     """The batch of a step, inside jit."""
-    if isinstance(fed, jaxmix.RowPool):
+    if isinstance(fed, jaxmix.PlannedPool | jaxmix.RowPool):
         key, num_rows = jax.random.key(args.seed), args.batch_size // mesh.size
 
-        def draw(step, pool):
-            mixed = jaxmix.draw_rows(key, step, weights, pool, num_rows, axis_name="data")
+        def take(step, pool):
+            if isinstance(pool, jaxmix.PlannedPool):
+                mixed = pool.take(step, num_rows, axis_name="data")
+            else:
+                mixed = jaxmix.draw_rows(key, step, weights, pool, num_rows, axis_name="data")
             return mixed.rows, mixed.source
 
         every, split = PartitionSpec(), PartitionSpec("data")
-        fed = jax.shard_map(draw, mesh=mesh, in_specs=(every, every), out_specs=split)(step, fed)
+        fed = jax.shard_map(take, mesh=mesh, in_specs=(every, every), out_specs=split)(step, fed)
     rows, source = fed
     return jaxmix.MixedBatch(rows, source, jaxmix.weights_at(step, weights))
 
@@ -252,8 +258,9 @@ def check_processes(args, sources, plan) -> dict[str, Any]:
     as_bytes = np.frombuffer(bytes.fromhex("".join(texts)), np.uint8)
     multihost_utils.assert_equal(as_bytes, "the corpora differ between the processes")
     jaxmix.check_same_plan(plan, args.steps)
-    options = ("feed", "steps", "batch_size", "seed", "width", "layers")
+    options = ("steps", "batch_size", "seed", "width", "layers")
     facts = {name: getattr(args, name) for name in options}
+    facts["feed"] = args.feed.replace("planned", "plan")  # the same rows
     return {**facts, "corpora": texts, "plan": plan.digest(args.steps)}
 
 

@@ -13,7 +13,8 @@ EVERY = ("log_every", "eval_every", "save_every")
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="A language model from prose to code.")
     add = parser.add_argument
-    add("--feed", choices=("plan", "pool"), default="plan", help="from the disk, or on the devices")
+    feeds = "plan: read by the host; planned: the same rows, pool: drawn ones, on the devices"
+    add("--feed", choices=("plan", "planned", "pool"), default="plan", help=feeds)
     add("--steps", type=int, default=1000)
     add("--batch-size", type=int, default=16)
     add("--width", type=int, default=128, help="of the transformer, a multiple of 32")

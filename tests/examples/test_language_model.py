@@ -131,6 +131,13 @@ def test_several_processes_train_on_the_rows_of_one(home, unbroken, processes):
     assert_same(folder, unbroken)
 
 
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_buffers_on_the_devices_give_the_rows_that_the_host_reads(home, unbroken, processes):
+    folder = home / f"planned{processes}"
+    finish(folder, "--feed", "planned", "--save-every", str(STEPS), processes=processes)
+    assert_same(folder, unbroken)
+
+
 def test_the_pool_gives_two_processes_the_rows_of_one_device(home, unbroken):
     one, two = home / "pool1", home / "pool2"
     finish(one, "--feed", "pool", "--steps", "20", devices=1)
@@ -170,7 +177,7 @@ def test_told_to_leave_it_saves_and_another_number_goes_on(home, unbroken):
     text, code = end(run)
     assert code == 0, text
     assert first < saved(folder)[-1] < STEPS and "Traceback" not in text, text
-    finish(folder, "--resume")
+    finish(folder, "--resume", "--feed", "planned")  # the same rows, so it is the same run
     assert_same(folder, unbroken)
 
 

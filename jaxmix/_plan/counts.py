@@ -48,7 +48,7 @@ def to_units(weights: np.ndarray) -> np.ndarray:
         ours += np.where(first >= second, ONE - ours - others, 0)
         return np.stack([ours, ONE - ours], axis=1)
     units = np.rint(weights * (ONE / weights.sum(axis=1, keepdims=True))).astype(np.int64)
-    rest = ONE - units.sum(axis=1)
+    rest = ONE - np.einsum("tk->t", units)  # a sum along a short axis is slow
     units[np.arange(len(units)), weights.argmax(axis=1)] += rest
     return units
 
@@ -59,41 +59,55 @@ def end_progress(progress: Progress, units: np.ndarray, batch_size: int) -> Prog
     return end
 
 
-def two_progress(progress: Progress, units: np.ndarray, rows: int) -> Progress:
-    """The state of two sources of fixed units [1, 2] after any number of rows."""
-    owed_rows = int(units[0, 0]) * rows + int(progress.carry[0])
-    given = (owed_rows + ONE // 2) >> 52
-    carry = owed_rows - given * ONE
+def two_progress(progress: Progress, units: int, rows: int) -> Progress:
+    """The state of two sources after any number of rows, of which source 0 is owed these units."""
+    owed_units = units + int(progress.carry[0])
+    given = (owed_units + ONE // 2) >> 52
+    carry = owed_units - given * ONE
     return Progress(progress.cursors + np.array([given, rows - given]), np.array([carry, -carry]))
 
 
-def fixed_progress(
+def progress_by_block(
     progress: Progress, units: np.ndarray, batch_size: int, num_blocks: int
 ) -> Iterator[Progress]:
-    """The state after each of `num_blocks` whole blocks of fixed units [1, K], K > 2.
+    """The state after each of `num_blocks` whole blocks: units [T, K] of all, or of each if alike.
 
-    As `end_progress`, in few operations: what is owed in a span is the same each time but for the
-    carry. Where a source gets less than a row in a span, or all of them, it is left to that.
+    As `end_progress`, in few operations: what is owed in all spans is worked out at once but for
+    the carry. Where a source gets less than a row in a span, or all of them, or where its weight
+    comes to or leaves 0, it is left to that.
     """
     num_sources = units.shape[1]
-    block = np.broadcast_to(units, (MAX_STEPS, num_sources))
+    blocks = units.reshape(-1, MAX_STEPS, num_sources)
+    if num_sources == 2:
+        sums = blocks[:, :, 0].sum(axis=1).tolist()
+        for number in range(num_blocks):
+            total = sums[number % len(sums)] * batch_size
+            progress = two_progress(progress, total, batch_size * MAX_STEPS)
+            yield progress
+        return
     steps = min(MAX_STEPS, _longest_span(num_sources))
-    rows = batch_size * steps
+    rows, spans = batch_size * steps, MAX_STEPS // steps
     alive = np.flatnonzero(units[0])
-    due = Progress(np.zeros(0, np.int64), np.zeros(len(alive), np.int64))
-    whole, part = owed(due, units[0, alive] * steps, batch_size)
-    plain = len(alive) > 1 and whole.min() >= 1 and whole.max() + 2 <= rows
+    totals = np.einsum("stk->sk", units.reshape(-1, steps, num_sources))
+    steady = np.count_nonzero(units) == len(units) * len(alive)
+    steady &= np.count_nonzero(totals) == len(totals) * len(alive)
+    totals = totals[:, alive]
+    none = Progress(np.zeros(0, np.int64), np.zeros(len(alive), np.int64))
+    whole, part = owed(none, totals, batch_size)
+    fits = (whole.min(axis=1, initial=rows) >= 1) & (whole.max(axis=1, initial=0) + 2 <= rows)
+    plain = (fits.reshape(-1, spans).all(axis=1) & (steady and len(alive) > 1)).tolist()
     place, count = np.arange(len(alive)), len(alive)
-    for _ in range(num_blocks):
+    for number in range(num_blocks):
+        at = number % len(blocks)
         carry = progress.carry[alive]
-        if not plain or np.abs(carry).max() >= ONE:
-            progress = end_progress(progress, block, batch_size)
+        if not plain[at] or np.abs(carry).max() >= ONE:
+            progress = end_progress(progress, blocks[at], batch_size)
             yield progress
             continue
         given = np.zeros(count)
-        for _ in range(MAX_STEPS // steps):
-            carry = carry + part
-            ideal = (carry >> 52) + whole
+        for line in range(at * spans, (at + 1) * spans):
+            carry = carry + part[line]
+            ideal = (carry >> 52) + whole[line]
             carry &= ONE - 1
             wanted = carry * (1.0 / ONE) + ideal
             dealt = np.floor(wanted)

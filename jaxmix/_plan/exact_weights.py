@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmix._checks import is_concrete, need, shown
@@ -14,16 +16,21 @@ from jaxmix._plan.counts import MAX_STEPS, to_units
 from jaxmix._schedules.evaluate import (
     call_each,
     compiled,
-    compiled_values,
     float32_of,
     plain_values,
 )
 from jaxmix._schedules.schedule_errors import check_schedule
 from jaxmix._schedules.weights import are_weights, check_simplex, numbers_of
-from jaxmix._types import Schedule, Weights
+from jaxmix._types import Array, Schedule, Weights
 
 KEPT_BLOCKS = 4
 """The blocks whose values are kept of a schedule in plain Python."""
+
+RUN_BLOCKS, RUN_NUMBERS = 16, 2**15
+"""The most blocks and numbers of one compiled call, whose start costs as much as 10,000 values.
+
+More numbers would need NumPy arrays that the allocator gives back to the system each time.
+"""
 
 
 def constant_units(weights: Weights) -> np.ndarray:
@@ -37,16 +44,19 @@ def constant_units(weights: Weights) -> np.ndarray:
 
 
 class PlannedSchedule:
-    """A schedule as one plan reads it, a block of MAX_STEPS steps at a time.
+    """A schedule as one plan reads it, a run of whole blocks of MAX_STEPS steps at a time.
 
-    It is compiled once, for the plan. A schedule that can't be traced is called step by step.
+    It is compiled once, for the plan. A schedule that can't be traced is called step by step, for
+    one block at a time.
     """
 
     def __init__(self, schedule: Schedule):
         check_schedule(schedule, "weights")
         self.schedule = schedule
-        self._kept: dict[int, np.ndarray] = {}
-        self._function = compiled(call_each, schedule)
+        self._kept: tuple[
+            tuple[int, np.ndarray], ...
+        ] = ()  # each with its first step, the newest first
+        self._function = compiled(_run_values, schedule)
         self._is_plain = False
 
     def __call__(self, step: Any) -> Any:
@@ -58,47 +68,61 @@ class PlannedSchedule:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["schedule"])
 
-    def values(self, first_step: int) -> np.ndarray:
-        """The float32 values from a step to the end of its block, as float64.
+    def values(self, first_step: int, stop: int) -> np.ndarray:
+        """The float32 values from a step to `stop` or the end of its run, as float64.
 
-        Always evaluated for the whole block, so that a value doesn't depend on which step was asked
+        Always evaluated for the whole run, so that a value doesn't depend on which step was asked
         for; on the CPU, also while a step is traced for another device. A step at which a schedule
         in plain Python raises has NaN.
         """
-        line = first_step % MAX_STEPS
-        block = first_step - line
-        values = self._kept.get(block)
-        if values is None:
-            values = self._values(block + np.arange(MAX_STEPS))
-            if self._is_plain:
-                self._kept[block] = values
-                if len(self._kept) > KEPT_BLOCKS:
-                    self._kept.pop(next(iter(self._kept)), None)
-        return values[line:].astype(np.float64)
+        for first, values in self._kept:  # read once: threads may share a plan
+            if first <= first_step < first + len(values):
+                break
+        else:
+            first, values = self._run(first_step)
+            self._kept = ((first, values), *self._kept[: KEPT_BLOCKS - 1 if self._is_plain else 0])
+        return values[first_step - first : stop - first].astype(np.float64)
 
     def value(self, step: int) -> np.ndarray:
         """The value at a step: what a schedule in plain Python raises there is raised."""
         if self._is_plain:
             with _on_cpu():
                 return plain_values(self.schedule, np.array([step]))[0].astype(np.float64)
-        return self.values(step)[0]
+        return self.values(step, step + 1)[0]
 
-    def _values(self, steps: np.ndarray) -> np.ndarray:
+    def _run(self, step: int) -> tuple[int, np.ndarray]:
+        """The first step of the run that holds a step, and its float32 values."""
         with _on_cpu():
             if not self._is_plain:
                 try:
-                    return compiled_values(self._function, steps)
+                    values = np.asarray(self._function(np.int32(step)))
+                    return step - step % len(values), values
                 except Exception:
                     self._is_plain = True
-            return plain_values(self.schedule, steps, lenient=True)
+            first = step - step % MAX_STEPS
+            return first, plain_values(self.schedule, first + np.arange(MAX_STEPS), lenient=True)
 
 
-def schedule_units(schedule: PlannedSchedule, first_step: int) -> np.ndarray:
-    """The units [T, K] of a schedule from a step to the end of its block of MAX_STEPS steps.
+def _run_values(schedule: Schedule, step: Array) -> Array:
+    """The values [T, ...] of the run of blocks that holds a step, to be compiled.
+
+    Block by block, by the same function for every step there is.
+    """
+    each = jax.jit(functools.partial(call_each, schedule))  # traced once, for its shape and values
+    block = jnp.arange(MAX_STEPS, dtype=jnp.int32)
+    size = jax.eval_shape(each, block).size
+    num_steps = MAX_STEPS * (1 << (min(max(RUN_NUMBERS // size, 1), RUN_BLOCKS).bit_length() - 1))
+    firsts = step - step % num_steps + jnp.arange(0, num_steps, MAX_STEPS, dtype=jnp.int32)
+    values = jax.lax.map(lambda first: each(first + block), firsts)
+    return values.reshape(num_steps, *values.shape[2:])
+
+
+def schedule_units(schedule: PlannedSchedule, first_step: int, stop: int) -> np.ndarray:
+    """The units [T, K] of a schedule from a step to `stop` or the end of its run of blocks.
 
     Only those before the first step at which its value is no weights: see `raise_bad_weights`.
     """
-    values = schedule.values(first_step)
+    values = schedule.values(first_step, stop)
     need(values.ndim <= 2, "a schedule's weights", "a number or an array [K]", values.shape[1:])
     fine = are_weights(values)
     count = len(fine) if fine.all() else int(fine.argmin())

@@ -15,8 +15,8 @@ from jaxmix._plan.counts import (
     Progress,
     block_counts,
     end_progress,
-    fixed_progress,
     progress_after,
+    progress_by_block,
     two_progress,
 )
 from jaxmix._plan.exact_weights import PlannedSchedule, raise_bad_weights, schedule_units
@@ -87,7 +87,8 @@ class Ledger:
         if isinstance(weights, np.ndarray) and self.num_sources == 2:
             rows = sum((b - a) * size for a, b, size in self._between(self._first(number)))
             begin = passed[self._origin // MAX_STEPS]
-            return two_progress(begin, weights, rows // self.group_size)
+            rows //= self.group_size
+            return two_progress(begin, int(weights[0, 0]) * rows, rows)
         known = number
         while known not in passed:
             known -= 1
@@ -126,14 +127,12 @@ class Ledger:
 
     def units(self, first: int) -> np.ndarray:
         """The units [T, K] from a step to the end of its block, or to the first bad weights."""
+        stop = first - first % MAX_STEPS + MAX_STEPS
         if isinstance(self.weights, np.ndarray):
-            return np.broadcast_to(self.weights, (MAX_STEPS - first % MAX_STEPS, self.num_sources))
+            return np.broadcast_to(self.weights, (stop - first, self.num_sources))
         known = self._units_kept
         if known[0] != first:
-            self._units_kept = known = (first, schedule_units(self.weights, first))
-            count = known[1].shape[1]
-            names = f"{self.num_sources}, one per source"
-            need(count == self.num_sources, "the number of a schedule's weights", names, count)
+            self._units_kept = known = (first, self._schedule_units(self.weights, first, stop))
         return known[1]
 
     def weights_from(self, step: int, stop: int) -> np.ndarray:
@@ -162,21 +161,29 @@ class Ledger:
         """The stretches of equal batches from the first step here to another."""
         return self.sizes.stretches(self._origin, stop) if stop > self._origin else []
 
+    def _schedule_units(self, schedule: PlannedSchedule, first: int, stop: int) -> np.ndarray:
+        units = schedule_units(schedule, first, stop)
+        count, names = units.shape[1], f"{self.num_sources}, one per source"
+        need(count == self.num_sources, "the number of a schedule's weights", names, count)
+        return units
+
     def _next(self, number: int, last: int, progress: Progress) -> Iterator[Progress]:
-        """The progress after a whole block, or after each of several with the same weights."""
-        first = self._first(number)
-        units = self.units(first)
-        if first + len(units) < (number + 1) * MAX_STEPS:
+        """The progress after a whole block, or after each of several of equal batches."""
+        first, block_end = self._first(number), (number + 1) * MAX_STEPS
+        _, end, size = self.sizes.stretches(first, last * MAX_STEPS)[0]
+        if isinstance(self.weights, np.ndarray) or last == number + 1:
+            units = self.units(first)
+        else:
+            units = self._schedule_units(self.weights, first, last * MAX_STEPS)
+            end = min(end, first + len(units))
+        if first + len(units) < block_end:
             self.raise_bad(first + len(units))
-        stretches = self._stretches(first, len(units))
-        if isinstance(self.weights, np.ndarray) and len(units) == MAX_STEPS:
-            _, end, size = self.sizes.stretches(first, last * MAX_STEPS)[0]
+        if first % MAX_STEPS == 0 and end >= block_end:
             blocks = (end - first) // MAX_STEPS
-            if blocks and self.num_sources > 2:
-                groups = size // self.group_size
-                yield from fixed_progress(progress, self.weights, groups, blocks)
-                return
-        for start, stop, size in stretches:
+            groups = size // self.group_size
+            yield from progress_by_block(progress, units[: blocks * MAX_STEPS], groups, blocks)
+            return
+        for start, stop, size in self._stretches(first, block_end - first):
             progress = end_progress(progress, units[start:stop], size // self.group_size)
         yield progress
 

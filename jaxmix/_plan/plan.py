@@ -112,7 +112,7 @@ class MixPlan:
         need(self.seed < 2**32, "seed", "below 2^32", seed)
         same = old is None or self.seed == old.seed
         need(same, "seed", f"{old and old.seed}, as in `state`", seed)
-        units = known if isinstance(known, np.ndarray) else schedule_units(known, first)
+        units = known if isinstance(known, np.ndarray) else schedule_units(known, first, first + 1)
         self.num_sources = units.shape[1]
         self.names = tuple(source_names(labels, self.num_sources))
         begin = fresh_state(self.names, self.group_size)

@@ -137,10 +137,13 @@ def check_simplex(label: str, values: np.ndarray, remedy: str = "divide by the s
 
 def are_weights(values: np.ndarray) -> np.ndarray:
     """At which of T steps the gamma [T] or the weights [T, K] are on the simplex."""
-    low = values >= -TOLERANCE
     if values.ndim == 1:
-        return low & (values <= 1.0 + TOLERANCE)
-    return low.all(axis=1) & (abs(values.sum(axis=1, dtype=np.float64) - 1.0) <= TOLERANCE)
+        return (values >= -TOLERANCE) & (values <= 1.0 + TOLERANCE)
+    total = np.einsum("tk->t", values, dtype=np.float64)  # a sum along a short axis is slow
+    fine = abs(total - 1.0) <= TOLERANCE
+    if not values.min(initial=0.0) >= -TOLERANCE:  # NaN as well
+        fine &= (values >= -TOLERANCE).all(axis=1)
+    return fine
 
 
 def numbers_of(weights: Any) -> Array | np.ndarray:

@@ -76,7 +76,7 @@ class PlannedPool:
       >>> pool = jaxmix.PlannedPool(plan, jnp.arange(6), jnp.arange(100, 110), num_steps=50)
       >>> take = jax.jit(lambda step, pool: pool.take(step).rows)
       >>> sorted(int(row) for step in range(4) for row in take(step, pool))[-8:]
-      [102, 103, 104, 105, 106, 107, 108, 109]
+      [100, 102, 103, 104, 106, 107, 108, 109]
     """
 
     def __init__(

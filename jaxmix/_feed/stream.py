@@ -56,7 +56,7 @@ class PlanStream:
       >>> plan = jaxmix.MixPlan(0.75, batch_size=4)
       >>> stream = jaxmix.PlanStream(plan, [itertools.count(), itertools.count(100)], num_steps=5)
       >>> [batch["rows"].tolist() for batch in stream][:2]
-      [[2, 1, 0, 100], [4, 3, 101, 5]]
+      [[2, 1, 0, 100], [3, 101, 5, 4]]
     """
 
     def __init__(

@@ -83,7 +83,7 @@ class MixPlan:
       >>> plan.counts_table(0, 3).tolist()
       [[2, 1, 1], [2, 1, 1], [2, 2, 0]]
       >>> plan.rows(1).source.tolist(), plan.rows(1).position.tolist()
-      ([0, 0, 2, 1], [3, 2, 1, 1])
+      ([0, 2, 1, 0], [2, 1, 1, 3])
       >>> more = jaxmix.MixPlan([0.5, 0.3, 0.1, 0.1], batch_size=8, state=plan.state(2))
       >>> more.cursors(2).tolist(), more.counts(2).tolist()
       ([4, 2, 2, 0], [4, 3, 0, 1])

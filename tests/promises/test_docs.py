@@ -48,6 +48,13 @@ def test_every_test_that_is_named_exists():
         assert f"def {test}(" in (ROOT / path).read_text(), (path, test)
 
 
+def test_every_script_that_is_named_exists():
+    text = "".join(page.read_text() for page in PAGES)
+    named = set(re.findall(r"\b(?:examples|benchmarks|tests)/[\w/]+\.py", text))
+    assert len(named) > 20
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
 @pytest.mark.parametrize("page", PEERS, ids=lambda page: page.stem)
 def test_both_sides_of_a_coming_from_page_run(page):
     text = page.read_text()

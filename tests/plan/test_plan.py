@@ -270,7 +270,7 @@ def test_a_foreign_state_is_refused(changed):
         (lambda: MixPlan(lambda step: 1.5, 4), "weights at step 0 must be in \\[0, 1\\], got 1.5"),
         (lambda: MixPlan(lambda step: jnp.ones((2, 2)) / 4, 4), "a number or an array"),
         (lambda: MixPlan([0.5, 0.5], 4, state=STATE), "weights must be for the 3 sources"),
-        (lambda: MixPlan([0.5, 0.3, 0.2], 4, state=STATE, seed=2), "seed must be 1, that of"),
+        (lambda: MixPlan([0.5, 0.3, 0.2], 4, state=STATE, seed=2), "seed must be 1, as in `state`"),
         (lambda: MixPlan([0.5, 0.3, 0.2], 4, state=[1]), "state must be the dict"),
         (lambda: MixPlan([0.5, 0.3, 0.2], 4, state=STATE).rows(1029), "step must be in \\[1030, "),
         (lambda: MixPlan(0.5, 4).counts(-1), "step must be in"),

@@ -24,7 +24,7 @@ BatchSize = int | Mapping[int, int]
 class BatchSizes:
     """Stages of equal batches: the first step of each, its B, and the rows before it.
 
-    Neighbours differ in size, so that a border is a change. `first_step` is that of the plan; what
+    Neighbours differ in size, so that a border is a change. `first_step` is the plan's; what
     is before it counts only for the block of steps that it is in.
     """
 

@@ -1,6 +1,6 @@
 """Whole counts under moving weights: the rows of each source in every step, on the host.
 
-A weight is a whole number of units and those of a step sum to exactly ONE, so what a source is owed
+A weight is a whole number of units. The units of a step sum to ONE exactly; what a source is owed
 is known exactly, whatever the number of rows. For two sources the rows given before a step are the
 rounded ideal. More sources can't be rounded one by one (a small one would get -1 rows now and
 then): the rows of a whole span of steps are dealt out first, by largest remainder, and then halved
@@ -40,7 +40,7 @@ class Progress(NamedTuple):
 
 
 def to_units(weights: np.ndarray) -> np.ndarray:
-    """Weights [T, K] as int64 units [T, K], those of a step sum to exactly ONE; 0 stays 0."""
+    """Weights [T, K] as int64 units [T, K]: a step sums to exactly ONE, 0 stays 0."""
     if weights.shape[1] == 2:  # the same by columns: a sum along an axis of two is slow
         first, second = weights.T
         scale = ONE / (first + second)

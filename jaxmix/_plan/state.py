@@ -25,7 +25,7 @@ class PlanState(NamedTuple):
 
     `cursors` in rows, `carry` in units of 1/ONE group of `group_size` rows. `lengths`: the rows of
     each source, where they are known. `away`: the cursor and the length of each source that an
-    earlier plan had and this one has not. `weights`: those of the step before, if there is one.
+    earlier plan had and this one has not. `weights`: of the step before, if there is one.
     """
 
     seed: int

@@ -124,7 +124,10 @@ def real_number(
         dtype = np.asarray(value).dtype
         ok = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
     need(ok, name, "a number", value, TypeError)
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an int beyond 1e308
+        number = math.inf
     inside = (low < number if open_low else low <= number) and number <= high
     if math.isinf(low) and math.isinf(high):
         needed = "finite"
@@ -137,6 +140,7 @@ def real_number(
 def source_names(names: Sequence[str] | None, num_sources: int) -> list[str]:
     """The names of the sources; "0", "1", ... if not given."""
     is_list = names is None or (isinstance(names, Sequence) and not isinstance(names, str))
+    is_list = is_list and all(isinstance(name, str | int) for name in names or ())
     need(is_list, "names", "a sequence of names", names, TypeError)
     labels = list(map(str, range(num_sources) if names is None else names))
     fine = len(set(labels)) == len(labels) == num_sources
@@ -146,7 +150,8 @@ def source_names(names: Sequence[str] | None, num_sources: int) -> list[str]:
 
 def source_lengths(lengths: Sequence[int], num_sources: int, minimum: int = 1) -> list[int]:
     """The rows in one epoch of each source, as ints."""
-    is_list = isinstance(lengths, Sequence | np.ndarray) and np.ndim(lengths) == 1
+    is_list = isinstance(lengths, Sequence) and not isinstance(lengths, str | bytes)
+    is_list = is_list or (isinstance(lengths, np.ndarray) and lengths.ndim == 1)
     need(is_list, "lengths", "a sequence of numbers", lengths, TypeError)
     sizes = [whole_number("a length", size, minimum) for size in lengths]
     need(len(sizes) == num_sources, "lengths", f"{num_sources} numbers, one per source", sizes)

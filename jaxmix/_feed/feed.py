@@ -14,7 +14,6 @@ from jaxmix._feed.row_order import host_index, row_order
 from jaxmix._feed.row_spec import check_row_spec
 from jaxmix._feed.stacking import Rows
 from jaxmix._mixing.block_shuffle import BlockShuffle
-from jaxmix._plan.names import match_by_name
 from jaxmix._plan.plan import MixPlan
 from jaxmix._plan.timeline import PlannedRows, StepRows
 
@@ -28,7 +27,7 @@ def as_sequence(plan: MixPlan, sources: Sequence[Any] | Mapping[str, Any]) -> li
         kind = type(sources).__name__
         need(isinstance(sources, list | tuple), "sources", wanted, kind, TypeError)
         need(len(sources) == plan.num_sources, "sources", wanted, len(sources))
-    return match_by_name("sources", sources, plan.names)
+    return plan._matched("sources", sources)
 
 
 class PlanSource:
@@ -116,9 +115,9 @@ class PlanSource:
         lengths = self._lengths.tolist()
         for k, length in enumerate(lengths):
             self._order.need_length(length, self._name(k))
-        plan._checked_lengths(lengths)
+        plan._sizes_in_order(lengths)
         if on_end != "cycle":
-            for k, step in enumerate(plan.runs_out_at(num_steps, lengths)):
+            for k, step in enumerate(plan._runs_out_at(num_steps, lengths)):
                 if step is not None and on_end == "error":
                     wanted = f"of enough rows for {num_steps} steps or on_end 'cycle' or 'stop'"
                     need(

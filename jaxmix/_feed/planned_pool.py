@@ -19,7 +19,6 @@ from jaxmix._mixing.interleave import slots_of_rows
 from jaxmix._mixing.keys import slot_word
 from jaxmix._mixing.pool import RowPool
 from jaxmix._mixing.rows import MixedBatch
-from jaxmix._plan.names import match_by_name
 from jaxmix._plan.plan import MixPlan
 from jaxmix._schedules.evaluate import as_whole_step
 from jaxmix._types import Array, ArrayLike, AxisName, Microbatch, PyTree
@@ -93,7 +92,7 @@ class PlannedPool:
         num_steps = whole_number("num_steps", num_steps, begin + 1)
         given = buffers[0] if len(buffers) == 1 and plan.num_sources > 1 else buffers
         by_name = isinstance(given, Mapping)
-        self.pool = RowPool(*match_by_name("buffers", given if by_name else buffers, plan.names))
+        self.pool = RowPool(*plan._matched("buffers", given if by_name else buffers))
         order = row_order(shuffle, plan.seed, plan.names)
         sizes = {plan.batch_size_at(step) for step in _stages(plan, begin, num_steps)}
         self.static = Static(begin, tuple(sorted(sizes)), plan.group_size, plan.seed, order)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmix._checks import need, whole_number
+from jaxmix._checks import need, shown, whole_number
 from jaxmix._feed.row_order import host_index, row_order
 from jaxmix._mixing.block_shuffle import BlockShuffle
 from jaxmix._plan.plan import MixPlan
@@ -50,6 +50,11 @@ class PlanSelectionMap:
     ):
         need(isinstance(plan, MixPlan), "plan", "a MixPlan", plan, TypeError)
         self._num_steps = whole_number("num_steps", num_steps, plan.first_step)
+        if plan._is_reordered:
+            raise ValueError(
+                "plan must have names=[...] in the order of the datasets, got a dict of weights "
+                f"that was sorted to {shown(list(plan.names))}"
+            )
         self._order = row_order(shuffle, plan.seed, plan.names)
         known = self._order.seeds is None or lengths is not None
         need(known, "lengths", "the rows of each source, to shuffle them", lengths)

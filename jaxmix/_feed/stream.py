@@ -12,7 +12,6 @@ from jaxmix._feed.feed import ON_END
 from jaxmix._feed.row_spec import check_row_spec, example_spec
 from jaxmix._feed.stacking import stack_examples
 from jaxmix._feed.streams import Ended, Stream
-from jaxmix._plan.names import match_by_name
 from jaxmix._plan.plan import MixPlan
 
 KIND = "jaxmix.PlanStream"
@@ -75,7 +74,7 @@ class PlanStream:
         plan.rows(plan.first_step, shard_index=shard_index, shard_count=shard_count)  # is it one?
         self._plan, self._on_end = plan, on_end
         self._shard = {"shard_index": shard_index, "shard_count": shard_count}
-        given = match_by_name("iterables", iterables, plan.names)
+        given = plan._matched("iterables", iterables)
         self._names = [f"source {name!r}" for name in plan.names]
         pairs = zip(given, self._names, strict=True)
         self._streams = [Stream(source, name) for source, name in pairs]

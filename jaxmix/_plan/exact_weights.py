@@ -26,6 +26,9 @@ from jaxmix._types import Array, Schedule, Weights
 KEPT_BLOCKS = 4
 """The blocks whose values are kept of a schedule in plain Python."""
 
+MAX_SOURCES = 2**16
+"""The most sources of a plan: the counts of a block of steps then fit 512 MB."""
+
 RUN_BLOCKS, RUN_NUMBERS = 16, 2**15
 """The most blocks and numbers of one compiled call, whose start costs as much as 10,000 values.
 
@@ -39,8 +42,19 @@ def constant_units(weights: Weights) -> np.ndarray:
     need(is_concrete(array), "weights", "known on the host, not traced", weights, TypeError)
     array = np.asarray(array)
     wide = array.astype(np.float64) if array.dtype.itemsize >= 4 else float32_of(array)
+    _check_number(wide.size)
     check_simplex("weights", wide)
     return to_units(_on_simplex(wide.astype(np.float64)[None]))
+
+
+class TooManySources(ValueError):
+    """Weights of more sources than a plan can hold."""
+
+
+def _check_number(num_sources: int) -> None:
+    many = num_sources > MAX_SOURCES
+    wanted = f"of at most {MAX_SOURCES} sources in a plan (the draws in a step take 2^24)"
+    need(not many, "weights", wanted, num_sources, TooManySources)
 
 
 class PlannedSchedule:
@@ -97,9 +111,12 @@ class PlannedSchedule:
                 try:
                     values = np.asarray(self._function(np.int32(step)))
                     return step - step % len(values), values
+                except TooManySources:
+                    raise
                 except Exception:
                     self._is_plain = True
             first = step - step % MAX_STEPS
+            _check_number(plain_values(self.schedule, np.array([first]), lenient=True).size)
             return first, plain_values(self.schedule, first + np.arange(MAX_STEPS), lenient=True)
 
 
@@ -111,6 +128,7 @@ def _run_values(schedule: Schedule, step: Array) -> Array:
     each = jax.jit(functools.partial(call_each, schedule))  # traced once, for its shape and values
     block = jnp.arange(MAX_STEPS, dtype=jnp.int32)
     size = jax.eval_shape(each, block).size
+    _check_number(size // MAX_STEPS)
     num_steps = MAX_STEPS * (1 << (min(max(RUN_NUMBERS // size, 1), RUN_BLOCKS).bit_length() - 1))
     firsts = step - step % num_steps + jnp.arange(0, num_steps, MAX_STEPS, dtype=jnp.int32)
     values = jax.lax.map(lambda first: each(first + block), firsts)

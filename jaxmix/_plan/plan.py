@@ -102,6 +102,9 @@ class MixPlan:
         resized: Sequence[str] = (),
     ):
         known, labels = read_weights(weights, names, normalize)
+        # A list beside a dict is meant in the dict's order, which is not that of the plan.
+        by_name = list(weights) if isinstance(weights, Mapping) and names is None else None
+        self._is_reordered = by_name is not None and by_name != labels
         old = None if state is None else read_state(state)
         first, rows = (0, 0) if old is None else (old.step, old.rows())
         self._sizes = read_batch_sizes(batch_size, first, rows)
@@ -255,14 +258,30 @@ class MixPlan:
         That step needs a row of the source's next epoch. `lengths`: by name or in order.
         """
         num_steps = whole_number("num_steps", num_steps, self.first_step)
-        known = self._checked_lengths(lengths, minimum=0)
-        limits = np.maximum(known, self.cursors(self.first_step))
+        return self._runs_out_at(num_steps, self._checked_lengths(lengths, minimum=0))
+
+    def _runs_out_at(self, num_steps: int, sizes: Sequence[int]) -> list[int | None]:
+        limits = np.maximum(sizes, self.cursors(self.first_step))
         return self._timeline.runs_out_at(num_steps, limits)
 
+    def _matched(self, what: str, given: Any) -> list[Any]:
+        """What a user gives for each source, in order; a list of unsure order is refused."""
+        if self._is_reordered and not isinstance(given, Mapping):
+            raise ValueError(
+                f"{what} must be a dict by name, as the weights are (they were sorted; "
+                f"MixPlan(..., names=[...]) fixes an order), got {shown(type(given).__name__)}"
+            )
+        return match_by_name(what, given, self.names)
+
     def _checked_lengths(self, lengths: Any, minimum: int = 1) -> list[int]:
-        """The rows of each source as ints, in order; lengths other than in `state` are refused."""
-        if isinstance(lengths, Mapping):
-            lengths = match_by_name("lengths", lengths, self.names)
+        """The rows of each source, by name or in order, as ints in order."""
+        matched = isinstance(lengths, Mapping) or self._is_reordered
+        return self._sizes_in_order(
+            self._matched("lengths", lengths) if matched else lengths, minimum
+        )
+
+    def _sizes_in_order(self, lengths: Any, minimum: int = 1) -> list[int]:
+        """The rows of each source as ints; lengths other than in `state` are refused."""
         sizes = source_lengths(lengths, self.num_sources, minimum)
         for name, size, known in zip(self.names, sizes, self._lengths, strict=True):
             if known is not None and size != known:

@@ -167,7 +167,7 @@ def preview(
     runs_out: list[int | None] = [None] * num_sources
     epochs = None if sizes is None else (marks[-1] / sizes).tolist()
     if sizes is not None and epochs is not None:
-        runs_out = plan.runs_out_at(num_steps, sizes)
+        runs_out = plan._runs_out_at(num_steps, sizes)
         warnings += running_out(labels, runs_out, marks[0] > sizes, epochs, first)
     warnings += jump_at_edit(plan, num_steps)
     if callable(plan.weights):

@@ -73,6 +73,11 @@ def read_value(value: Any, schedule: Schedule, on_host: bool) -> Array | np.ndar
             f"a schedule's value must be a number or an array [K], got a function from "
             f"{name_of(schedule)}: call that first and pass the schedule it returns"
         )
+    deep = isinstance(value, list | tuple) and any(
+        isinstance(item, list | tuple | str | bytes) for item in value
+    )
+    if deep:  # NumPy would make an array of texts as wide as the longest
+        raise TypeError(f"{_VALUE}, got {shown(value)} from {name_of(schedule)}")
     try:
         array = np.asarray(value) if on_host else jnp.asarray(unwrapped(value))
         ok = any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer))

@@ -53,13 +53,15 @@ def test_the_order_of_a_dict_changes_no_row(mix):
     assert plan.digest(1100) == other.digest(1100) and plan.state(99) == other.state(99)
     data = {name: 1000 * k + np.arange(700) for k, name in enumerate(mix)}
     feeds = [PlanSource(plan, data, 50), PlanSource(other, dict(reversed(data.items())), 50)]
-    feeds.append(PlanSource(plan, [data[name] for name in plan.names], 50))
+    in_order = MixPlan(mix, 12, names=plan.names)
+    feeds.append(PlanSource(in_order, [data[name] for name in plan.names], 50))
     rows = [feed[30]["rows"].tolist() for feed in feeds]
     assert rows[0] == rows[1] == rows[2]
     lengths = {name: 40 + k for k, name in enumerate(mix)}
     by_place = [lengths[name] for name in plan.names]
-    assert plan.runs_out_at(90, lengths) == plan.runs_out_at(90, by_place)
-    assert preview(plan, 90, lengths=lengths).epochs == preview(plan, 90, lengths=by_place).epochs
+    assert plan.runs_out_at(90, lengths) == in_order.runs_out_at(90, by_place)
+    seen = preview(plan, 90, lengths=lengths), preview(in_order, 90, lengths=by_place)
+    assert seen[0].epochs == seen[1].epochs
 
 
 def test_numbers_and_schedules_by_name_are_the_weights():
@@ -289,3 +291,26 @@ def test_names_are_in_what_is_shown():
 def test_weights_at_are_whole_units_by_name():
     plan = MixPlan({"x": 1 / 3, "y": 2 / 3}, 3)
     assert math.isclose(float(plan.weights_at(0)[0]), 1 / 3, rel_tol=1e-15)
+
+
+def test_a_list_beside_a_dict_that_was_sorted_is_refused_not_swapped():
+    plan = MixPlan({"web": 0.9, "code": 0.1}, 10)
+    assert plan.names == ("code", "web")
+    web, code = np.arange(100), 1000 + np.arange(100)
+    for call in (
+        lambda: jaxmix.PlanSource(plan, [web, code], 5),
+        lambda: jaxmix.PlanStream(plan, [web, code], 5),
+        lambda: jaxmix.PlannedPool(plan, web, code, num_steps=5),
+        lambda: plan.runs_out_at(5, [100, 100]),
+        lambda: plan.state(3, lengths=[100, 100]),
+        lambda: jaxmix.preview(plan, 5, lengths=[100, 100]),
+        lambda: jaxmix.PlanSelectionMap(plan, 5),
+    ):
+        with pytest.raises(ValueError, match=r"names=\[...\]"):
+            call()
+    by_name = jaxmix.PlanSource(plan, {"web": web, "code": code}, 5)[0]["rows"]
+    assert (by_name < 1000).sum() == 9
+    in_order = MixPlan({"web": 0.9, "code": 0.1}, 10, names=["web", "code"])
+    assert (jaxmix.PlanSource(in_order, [web, code], 5)[0]["rows"] < 1000).sum() == 9
+    sorted_already = MixPlan({"code": 0.1, "web": 0.9}, 10)
+    assert (jaxmix.PlanSource(sorted_already, [code, web], 5)[0]["rows"] < 1000).sum() == 9

@@ -65,7 +65,7 @@ def test_numbers_and_arrays_stay_readable():
     text = refused(lambda: need(False, "x", "fine", jnp.ones(2)))
     assert text == "x must be fine, got float32[2] of 1.0, 1.0"
     text = refused(lambda: jax.jit(lambda x: need(False, "x", "fine", x))(1.0))
-    assert text == "x must be fine, got a traced f32[]"
+    assert text == "x must be fine, got a traced float32[]"
 
 
 def test_trees_that_differ_are_told_apart_by_their_leaves():

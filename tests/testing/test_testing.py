@@ -14,7 +14,7 @@ KEY = jax.random.key(7)
 
 def test_a_shard_that_draws_the_first_rows_again_is_found():
     def local_rows(step, x, axis_name=None):
-        return jaxmix.bernoulli_sources(KEY, step, 0.5, x.shape[0])
+        return jaxmix.bernoulli_sources(KEY, step, 0.5, x.shape[0], axis_name=())
 
     assert_same_everywhere(local_rows, jnp.zeros(16), max_devices=1)
     with pytest.raises(AssertionError, match=r"on 2 devices.*, step 0, leaf .*row \d+ is"):

@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from anneal_digits import load_domains, mean_se, split
+from anneal_digits import load_domains, split
+from support.figures import mean_se
 from tqdm import tqdm
 
 import jaxmix
@@ -141,11 +142,11 @@ def report(runs: dict[str, Run]) -> str:
     lines = ["accuracy, %" + "".join(f"{name:>15}" for name in columns)]
     scores = {name: np.column_stack(_scores(run)) for name, run in runs.items()}
     for name, score in scores.items():
-        cells = ["{:.2f} ± {:.2f}".format(*mean_se(column)) for column in score.T]
+        cells = ["{:.2f} ± {:.2f}".format(*mean_se(100 * column)) for column in score.T]
         lines.append(f"{name:11}" + "".join(f"{cell:>15}" for cell in cells))
     lines.append("adaptive leads by, points (paired by seed)")
     for name in (name for name in runs if name != "adaptive"):
-        leads = [mean_se(column) for column in (scores["adaptive"] - scores[name]).T]
+        leads = [mean_se(100 * column) for column in (scores["adaptive"] - scores[name]).T]
         stars = ["*" if abs(lead) > 3 * error else " " for lead, error in leads]
         cells = [f"{lead:+.2f} ± {error:.2f}" for lead, error in leads]
         marked = [f"{cell + star:>15}" for cell, star in zip(cells, stars, strict=True)]

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 FOLDER = pathlib.Path(__file__).parent
-SUITES = ("in_jit", "losses", "adaptive", "shuffles", "host_plan", "pod")
+SUITES = ("in_jit", "losses", "adaptive", "shuffles", "host_plan", "reads", "pod")
 
 
 def main() -> None:

@@ -9,13 +9,14 @@ from typing import Any, overload
 
 import numpy as np
 
-from jaxmix._checks import need, shown, source_lengths, source_names, whole_number
+from jaxmix._checks import need, shown, source_names, whole_number
 from jaxmix._html import html_table
 from jaxmix._plan.batch_sizes import BatchSize, read_batch_sizes
 from jaxmix._plan.counts import ONE
 from jaxmix._plan.exact_weights import schedule_units
 from jaxmix._plan.known_counts import KnownCounts
 from jaxmix._plan.ledger import Ledger
+from jaxmix._plan.lengths import check_lengths
 from jaxmix._plan.names import default_names, match_by_name
 from jaxmix._plan.state import (
     KIND,
@@ -282,14 +283,7 @@ class MixPlan:
 
     def _sizes_in_order(self, lengths: Any, minimum: int = 1) -> list[int]:
         """The rows of each source as ints; lengths other than in `state` are refused."""
-        sizes = source_lengths(lengths, self.num_sources, minimum)
-        for name, size, known in zip(self.names, sizes, self._lengths, strict=True):
-            if known is not None and size != known:
-                raise ValueError(
-                    f"the length of source {name!r} must be {known}, as in `state`, got {size} (if "
-                    f"its data was changed: MixPlan(..., resized=[{name!r}]))"
-                )
-        return sizes
+        return check_lengths(lengths, self.names, self._lengths, minimum)
 
     def _with_known_counts(self, num_steps: int) -> MixPlan:
         """A copy for worker processes: counts of the steps below `num_steps`, and no schedule."""

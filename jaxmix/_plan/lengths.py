@@ -16,7 +16,7 @@ def check_lengths(
     for name, size, before in zip(names, sizes, known, strict=True):
         if before is not None and size != before:
             raise ValueError(
-                f"the length of source {name!r} must be {before}, as in `state`, got {size} (if its "
-                f"data was changed: MixPlan(..., resized=[{name!r}]))"
+                f"the length of source {name!r} must be {before}, as in `state`, got {size} "
+                f"(if its data was changed: MixPlan(..., resized=[{name!r}]))"
             )
     return sizes

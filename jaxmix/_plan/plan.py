@@ -276,13 +276,11 @@ class MixPlan:
 
     def _checked_lengths(self, lengths: Any, minimum: int = 1) -> list[int]:
         """The rows of each source, by name or in order, as ints in order."""
-        matched = isinstance(lengths, Mapping) or self._is_reordered
-        return self._sizes_in_order(
-            self._matched("lengths", lengths) if matched else lengths, minimum
-        )
+        if isinstance(lengths, Mapping) or self._is_reordered:
+            lengths = self._matched("lengths", lengths)
+        return self._sizes_in_order(lengths, minimum)
 
     def _sizes_in_order(self, lengths: Any, minimum: int = 1) -> list[int]:
-        """The rows of each source as ints; lengths other than in `state` are refused."""
         return check_lengths(lengths, self.names, self._lengths, minimum)
 
     def _with_known_counts(self, num_steps: int) -> MixPlan:

@@ -234,7 +234,8 @@ def uniform_rows(
     need(jnp.issubdtype(array.dtype, jnp.integer), "lengths", "integers", array.dtype, TypeError)
     need(array.ndim == 1 and array.size > 0, "lengths", "an array [num_rows]", array.shape)
     if is_concrete(array):
-        low, high = int(np.min(array)), int(np.max(array))
+        known = np.asarray(array)  # np.min of a JAX array would be traced inside jit
+        low, high = int(known.min()), int(known.max())
         need(1 <= low and high < 2**31, "lengths", "in [1, 2^31)", f"{low} to {high}")
     rows, _, _ = global_rows(array.shape[0], axis_name, microbatch)
     most = min(2**31 - 1, jnp.iinfo(array.dtype).max)

@@ -1,7 +1,5 @@
 """Every mixer: optax's form, fixed states, one compile, restored at any step, replayed, pure."""
 
-import contextlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +7,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 from adaptive_mixers import MIXERS, K
+from compiles import counted_compiles
 
 import jaxmix
 
@@ -64,20 +63,6 @@ def test_the_buffers_of_a_state_can_be_donated(mixer):
 
 
 FEW = pytest.mark.parametrize("mixer", ["exp3", "all wrappers"], indirect=True)
-
-
-@contextlib.contextmanager
-def counted_compiles():
-    count = {"compiles": 0}
-
-    def listen(event, duration, **_):
-        count["compiles"] += event.endswith("backend_compile_duration")
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield count
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 @FEW

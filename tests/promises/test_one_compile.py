@@ -1,30 +1,15 @@
 """A run of 1,000 steps traces and compiles once and asks the host for nothing."""
 
-import contextlib
-
 import jax
 import jax.numpy as jnp
 import pytest
+from compiles import counted_compiles
 from flax import nnx
 
 import jaxmix
 
 KEY = jax.random.key(7)
 GAMMA = jaxmix.cosine_schedule(0.0, 1.0, transition_steps=1000)
-
-
-@contextlib.contextmanager
-def counted_compiles():
-    count = {"compiles": 0}
-
-    def listen(event, duration, **_):
-        count["compiles"] += event.endswith("backend_compile_duration")
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield count
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def _mixes():

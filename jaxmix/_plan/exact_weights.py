@@ -57,6 +57,10 @@ def _check_number(num_sources: int) -> None:
     need(not many, "weights", wanted, num_sources, TooManySources)
 
 
+def _check_value(value: Array) -> None:
+    _check_number(value.size)
+
+
 class PlannedSchedule:
     """A schedule as one plan reads it, a run of whole blocks of MAX_STEPS steps at a time.
 
@@ -125,10 +129,10 @@ def _run_values(schedule: Schedule, step: Array) -> Array:
 
     Block by block, by the same function for every step there is.
     """
-    each = jax.jit(functools.partial(call_each, schedule))  # traced once, for its shape and values
+    # Traced once, for its shape and values.
+    each = jax.jit(functools.partial(call_each, schedule, check=_check_value))
     block = jnp.arange(MAX_STEPS, dtype=jnp.int32)
     size = jax.eval_shape(each, block).size
-    _check_number(size // MAX_STEPS)
     num_steps = MAX_STEPS * (1 << (min(max(RUN_NUMBERS // size, 1), RUN_BLOCKS).bit_length() - 1))
     firsts = step - step % num_steps + jnp.arange(0, num_steps, MAX_STEPS, dtype=jnp.int32)
     values = jax.lax.map(lambda first: each(first + block), firsts)

@@ -243,17 +243,24 @@ def _traced(body: Callable[..., Array], reference: weakref.ref[Any], step: Array
     return value
 
 
-def _call(schedule: Schedule, step: Array) -> Array:
+def _call(schedule: Schedule, step: Array, check: Callable[[Any], None] | None = None) -> Array:
     step = jax.lax.optimization_barrier(step)
     with jax.numpy_dtype_promotion("standard"):  # optax's cosine mixes int32 and float32
         value = schedule.value(step) if isinstance(schedule, Formula) else ask(schedule, step)
         value = read_value(value, schedule, on_host=False)
+    if check is not None:
+        check(value)
     return jax.lax.optimization_barrier(float32_of(value))
 
 
-def call_each(schedule: Schedule, steps: Array) -> Array:
-    """The values at steps [T], to be compiled: see `compiled`."""
-    return jax.vmap(functools.partial(_call, schedule))(steps)
+def call_each(
+    schedule: Schedule, steps: Array, check: Callable[[Any], None] | None = None
+) -> Array:
+    """The values at steps [T], to be compiled: see `compiled`.
+
+    `check` sees the value of one step before there are T of them, and may raise.
+    """
+    return jax.vmap(functools.partial(_call, schedule, check=check))(steps)
 
 
 def float32_of(value: Any) -> Any:

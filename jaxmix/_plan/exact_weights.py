@@ -120,7 +120,6 @@ class PlannedSchedule:
                 except Exception:
                     self._is_plain = True
             first = step - step % MAX_STEPS
-            _check_number(plain_values(self.schedule, np.array([first]), lenient=True).size)
             return first, plain_values(self.schedule, first + np.arange(MAX_STEPS), lenient=True)
 
 

@@ -43,7 +43,7 @@ def constant_units(weights: Weights) -> np.ndarray:
     array = np.asarray(array)
     wide = array.astype(np.float64) if array.dtype.itemsize >= 4 else float32_of(array)
     _check_number(wide.size)
-    check_simplex("weights", wide)
+    check_simplex("weights", wide, "divide by the sum, or give MixPlan normalize=True")
     return to_units(_on_simplex(wide.astype(np.float64)[None]))
 
 

@@ -12,7 +12,7 @@ from jaxmix._checks import is_concrete, need, real_number, source_names
 from jaxmix._plan.exact_weights import PlannedSchedule, constant_units
 from jaxmix._plan.names import by_name
 from jaxmix._schedules.evaluate import Formula
-from jaxmix._schedules.weights import TOLERANCE, numbers_of
+from jaxmix._schedules.weights import numbers_of
 from jaxmix._types import Array, Schedule, Weights
 
 PlanWeights = Weights | Mapping[str, float | Schedule]
@@ -47,21 +47,15 @@ def read_weights(
 
 def _fixed_units(weights: Any, normalize: bool) -> np.ndarray:
     need(is_concrete(weights), "weights", "known on the host, not traced", weights, TypeError)
+    if not normalize:
+        return constant_units(weights)
     values = np.asarray(numbers_of(weights)).astype(np.float64)
-    if values.ndim != 1:
-        need(not normalize, "weights", "an array [K] or by name, to be normalised", weights)
-        return constant_units(values)
-    total = float(values.sum())
-    if values.size and np.isfinite(values).all() and values.min() >= 0.0:
-        if normalize:
-            need(total > 0.0, "weights", "of a positive sum", total)
-            values = values / total
-        elif abs(total - 1.0) > TOLERANCE:
-            raise ValueError(
-                f"weights must be of sum 1 (within {TOLERANCE:g}), or used with normalize=True, "
-                f"got the sum {total!r}"
-            )
-    return constant_units(values)
+    array = values.ndim == 1
+    need(array, "weights", "an array [K] or a dict by name, to be normalised", values.tolist())
+    fine = values.size > 0 and np.isfinite(values).all() and values.min() >= 0.0
+    need(bool(fine), "weights", "finite and >= 0", values.tolist())
+    need(float(values.sum()) > 0.0, "weights", "of a positive sum", 0.0)
+    return constant_units(values / values.sum())
 
 
 def _joined(step: Array, *values: Array | float) -> Array:

@@ -83,9 +83,9 @@ def test_weights_of_any_sum_are_normalised_only_where_that_is_asked_for():
     plan = MixPlan(tokens, 10, normalize=True)
     assert plan.counts_table(0, 20).sum(axis=0).tolist() == [20, 60, 120]
     assert same_rows(plan, MixPlan([0.1, 0.3, 0.6], 10), range(9))
-    with pytest.raises(ValueError, match=r"normalize=True, got the sum 10000000000000\.0"):
+    with pytest.raises(ValueError, match=r"got 10000000000000\.0: .* normalize=True"):
         MixPlan(tokens, 10)
-    with pytest.raises(ValueError, match=r"of sum 1 \(within 0\.0001\).*got the sum 0\.75"):
+    with pytest.raises(ValueError, match=r"of sum 1 \(within 0\.0001\), got 0\.75"):
         MixPlan([0.5, 0.25], 10)
     with pytest.raises(ValueError, match="weights must be of a positive sum, got 0"):
         MixPlan([0.0, 0.0], 10, normalize=True)

@@ -25,3 +25,10 @@ hypothesis.settings.load_profile("jaxmix")
 @pytest.fixture
 def key():
     return jax.random.key(7)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def free_what_was_compiled():
+    """The compiled functions of all tests together would take 12 GB."""
+    yield
+    jax.clear_caches()

@@ -39,7 +39,8 @@ class PlanStream:
 
     `get_state()` returns where the streams stand, plain numbers fit for JSON or orbax, and
     `set_state(state)` returns there: the batches from there on are the same. grain's iterators and
-    HuggingFace streams are set by their own states; others skip the rows that were used. A plan
+    HuggingFace streams without a shuffle buffer are set by their own states; others skip the rows
+    that were used. A plan
     with a `first_step` > 0 skips them too if no state is set.
 
     What needs random access is not promised here: the same rows on another number of processes, or

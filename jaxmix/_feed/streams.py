@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxmix._checks import need
 
-SKIP_TOLD = 1000
+ROWS_WITHOUT_BAR = 1000
 """Rows that are skipped without a progress bar."""
 
 
@@ -31,7 +31,8 @@ class Stream:
         need(not isinstance(source, str | bytes | dict), name, wanted, source, TypeError)
         self._source: Any = source
         self._name = name
-        self._has_state = hasattr(source, "state_dict") and hasattr(source, "load_state_dict")
+        own = hasattr(source, "state_dict") and hasattr(source, "load_state_dict")
+        self._has_state = own and not _has_buffer(source)
         self._begin = self._source.state_dict() if self._has_state else None
         self._iterator: Any = self._iterate()
         self._once = self._iterator is source
@@ -151,6 +152,18 @@ class Stream:
         return hasattr(self._iterator, "get_state") and hasattr(self._iterator, "set_state")
 
 
+def _has_buffer(source: Any) -> bool:
+    """True for a HuggingFace stream with a shuffle buffer, whose rows its own state leaves out."""
+    parts: list[Any] = [getattr(source, "_ex_iterable", None)]
+    while parts:
+        part = parts.pop()
+        if "BufferShuffled" in type(part).__name__:
+            return True
+        parts += [part.ex_iterable] if hasattr(part, "ex_iterable") else []
+        parts += getattr(part, "ex_iterables", [])
+    return False
+
+
 def _to_json(state: Any) -> Any:
     return {"bytes": base64.b64encode(state).decode()} if isinstance(state, bytes) else state
 
@@ -168,7 +181,7 @@ class _NoBar:
 @contextlib.contextmanager
 def _bar(total: int, text: str) -> Iterator[Any]:
     """A progress bar in a terminal where it is worth one and tqdm is there."""
-    if total <= SKIP_TOLD or importlib.util.find_spec("tqdm") is None:
+    if total <= ROWS_WITHOUT_BAR or importlib.util.find_spec("tqdm") is None:
         yield _NoBar()
         return
     from tqdm import tqdm

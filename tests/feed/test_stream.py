@@ -250,3 +250,20 @@ def test_a_row_that_fails_names_its_source_and_loses_no_other_row():
 def test_bad_input_is_refused_with_its_name(call, message):
     with pytest.raises((ValueError, TypeError), match=message):
         call(MixPlan(0.5, 4))
+
+
+def test_a_huggingface_stream_with_a_shuffle_buffer_restarts_with_the_same_tail():
+    def fresh():
+        streams = [huggingface(first).shuffle(seed=1, buffer_size=50) for first in (0, 50_000)]
+        return PlanStream(MixPlan(GAMMA, 8), streams, STEPS)
+
+    stream, states = fresh(), []
+    wanted = []
+    for batch in stream:
+        wanted.append(shown(batch))
+        states.append(json.dumps(stream.get_state()))
+    assert wanted[0][1] != sorted(wanted[0][1])
+    for stop in (0, 5, 17, 38):
+        again = fresh()
+        again.set_state(json.loads(states[stop]))
+        assert list(map(shown, again)) == wanted[stop + 1 :], stop

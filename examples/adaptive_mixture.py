@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from anneal_digits import load_domains, split
+from support.domains import load_domains, split
 from support.figures import mean_se
 from tqdm import tqdm
 

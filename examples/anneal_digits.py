@@ -20,7 +20,8 @@ from flax import nnx
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from support import figures
-from support.digits import class_loss, classifier, mnist, next_batch, small_digits
+from support.digits import class_loss, classifier, next_batch
+from support.domains import load_domains, split, to_device
 from support.figures import mean_se
 from tqdm import tqdm
 
@@ -78,40 +79,6 @@ def start(key):
 @nnx.vmap
 def accuracy(model, batch):
     return jnp.mean(model(batch["image"]).argmax(axis=-1) == batch["label"])
-
-
-# The data: two real sets of digits, made comparable.
-
-
-def load_domains():
-    """MNIST (5,000 images) and digits (1,797), both 8 x 8 and flat.
-
-    MNIST's middle is shrunk, and every image is divided by its brightest pixel, so that strokes
-    are about as wide and as bright in one set as in the other.
-    """
-    middle, labels = mnist()
-    small = jax.image.resize(middle, (len(middle), 8, 8), "linear", antialias=True)
-    return as_domain(small, labels), as_domain(*small_digits())
-
-
-def as_domain(images, labels):
-    flat = np.asarray(images).reshape(-1, 64)
-    return {"image": flat / flat.max(axis=1, keepdims=True), "label": labels}
-
-
-def split(rng, domain, num_test, num_train):
-    """A test set and a training buffer that share no image; the buffer has the classes in turn."""
-    rows = rng.permutation(len(domain["label"]))
-    test, rest = rows[:num_test], rows[num_test:]
-    one_hot = np.eye(10, dtype=int)[domain["label"][rest]]
-    nth_of_its_class = (one_hot.cumsum(axis=0) * one_hot).sum(axis=1)
-    train = rest[np.argsort(nth_of_its_class, kind="stable")][:num_train]
-    return tuple({name: array[part] for name, array in domain.items()} for part in (test, train))
-
-
-def to_device(splits):
-    """The test sets and the buffers of all seeds, stacked and moved to the device once."""
-    return jax.tree.map(lambda *arrays: jnp.asarray(np.stack(arrays)), *splits)
 
 
 # The experiment.

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, and black.
 BLUE, ORANGE, GREEN, RED, PINK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
-BLACK = "#222222"
+SKY, BLACK = "#56B4E9", "#222222"
 
 
 def style(panel: Any, title: str) -> None:

@@ -12,7 +12,7 @@ from jax.experimental import checkify
 from jaxmix._checks import is_concrete, need, plain_number, unwrapped
 from jaxmix._schedules.arithmetic import clip, normalize
 from jaxmix._schedules.evaluate import as_step, call_schedule, float32_of
-from jaxmix._types import Array, ArrayLike, Weights
+from jaxmix._types import Array, ArrayLike, Schedule, Weights
 
 TOLERANCE = 1e-4
 """How far a weight may be outside [0, 1], and their sum off 1, before they are refused.
@@ -33,7 +33,8 @@ def weights_at(step: ArrayLike, weights: Weights, num_sources: int | None = None
 
     Returns:
       float32 [K] with sum 1. Two sources get exactly (gamma, 1 - gamma). Numbers that are known
-      now are checked; traced ones are clipped to the simplex, and a NaN stays visible as NaN.
+      now are checked, and of a schedule at a traced step those of step 0. Other traced weights are
+      clipped to the simplex: see `checkify_weights`. A NaN stays visible as NaN.
 
     Raises:
       ValueError, TypeError: known weights that are NaN, negative, above 1 or do not sum to 1 within
@@ -53,9 +54,26 @@ def weights_at(step: ArrayLike, weights: Weights, num_sources: int | None = None
         raw, label = call_schedule(weights, step), "a schedule's weights"
         if is_concrete(raw):
             check_simplex(label, np.asarray(raw))
+        else:
+            _check_first(weights)
     else:
         raw, label = _checked(weights), "weights"
     return to_simplex(raw, label, num_sources)
+
+
+def _check_first(schedule: Schedule) -> None:
+    """Raise if the schedule's weights at step 0 are off the simplex: percent, counts, another sum.
+
+    For a traced step, whose weights can't be seen. No word on a schedule that reads traced values,
+    or that has no value at step 0.
+    """
+    try:
+        with jax.ensure_compile_time_eval():
+            first = call_schedule(schedule, 0)
+    except Exception:
+        return
+    if is_concrete(first):
+        check_simplex("a schedule's weights at step 0", np.asarray(first))
 
 
 def to_simplex(

@@ -43,14 +43,71 @@ def test_traced_weights_are_clipped_and_nan_stays_visible():
     assert np.isnan(at(jnp.zeros(3))).all()
 
 
+PERCENT = optax.linear_schedule(90.0, 10.0, 200)
+SHARES = jnp.array([2.0, 2.0, 1.0])
+TRACES = {
+    "jit": lambda at: jax.jit(at)(30),
+    "vmap": lambda at: jax.vmap(at)(jnp.arange(3)),
+    "scan": lambda at: jax.lax.scan(lambda c, step: (c, at(step)), 0, jnp.arange(3)),
+    "grad": lambda at: jax.grad(lambda step: at(step).sum())(30.0),
+}
+USES = {
+    "weights_at": lambda step, weights, x: jaxmix.weights_at(step, weights),
+    "interpolate": lambda step, weights, x: jaxmix.interpolate(step, weights, *x),
+    "mix_loss_fns": lambda step, weights, x: jaxmix.mix_loss_fns(
+        weights, *(lambda each=each: each[0] for each in x)
+    )(step),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("trace", TRACES)
+def test_a_schedule_off_the_simplex_at_step_0_is_refused_while_its_step_is_traced(trace, use):
+    x = jnp.ones((3, 1))
+    for weights, count, got in ((PERCENT, 2, "90"), (lambda step: SHARES + 0.0 * step, 3, "5.0")):
+        with pytest.raises(ValueError, match=f"a schedule's weights at step 0 must.*{got}"):
+            TRACES[trace](lambda step, w=weights, n=count: USES[use](step, w, x[:n]))
+
+
+def test_rows_refuse_it_too():
+    x, y, key = jnp.zeros((8, 3)), jnp.ones((8, 3)), jax.random.key(0)
+    pool = jaxmix.RowPool(x, y)
+    for mix in (
+        lambda step: jaxmix.mix_rows(key, step, PERCENT, x, y),
+        lambda step: jaxmix.draw_rows(key, step, PERCENT, pool, 8),
+        lambda step: jaxmix.bernoulli_sources(key, step, PERCENT, 8),
+        lambda step: jaxmix.systematic_sources(key, step, PERCENT, 8),
+    ):
+        with pytest.raises(ValueError, match="a schedule's weights at step 0 must"):
+            jax.jit(mix)(30)
+
+
+def test_step_0_is_not_asked_where_a_schedule_reads_traced_values_or_has_none():
+    @jax.jit
+    def learned(step, gamma):
+        return jaxmix.weights_at(step, lambda step: gamma + 0.0 * step)
+
+    assert learned(3, 0.25).tolist() == [0.25, 0.75]
+    assert learned(3, 1.5).tolist() == [1.0, 0.0]  # traced: clipped
+    grad = jax.jit(jax.grad(lambda gamma: jaxmix.weights_at(3, lambda step: gamma)[0]))
+    assert grad(0.25) == 1.0
+
+    def from_step_1(step):
+        if isinstance(step, jax.core.Tracer):
+            return 0.5 + 0.0 * step
+        raise KeyError(step)
+
+    assert jax.jit(lambda step: jaxmix.weights_at(step, from_step_1))(3).tolist() == [0.5, 0.5]
+
+
 @pytest.mark.parametrize("count", [2, 3, 8, 35, 200])
 def test_weights_have_the_same_bits_eager_jitted_mapped_and_scanned(count):
     rng = np.random.default_rng(count)
     table = jnp.asarray(rng.random((50, count)), jnp.float32)
     gammas = jaxmix.table_schedule(table if count > 2 else table[:, 0])
 
-    def at(step):
-        return jaxmix.weights_at(step, gammas)
+    def at(step):  # numbers that are traced, of any sum
+        return jaxmix.weights_at(step, gammas(step))
 
     steps = jnp.arange(50)
     want = np.stack([jax.jit(at)(step) for step in range(50)])

@@ -106,7 +106,9 @@ class PlanSource:
     ):
         need(isinstance(plan, MixPlan), "plan", "a MixPlan", plan, TypeError)
         need(on_end in ON_END, "on_end", f"one of {ON_END}", on_end)
-        num_steps = whole_number("num_steps", num_steps, plan.first_step)
+        num_steps = whole_number("num_steps", num_steps, 0)
+        begins = f">= {plan.first_step}, where the plan begins (it counts from step 0)"
+        need(num_steps >= plan.first_step, "num_steps", begins, num_steps)
         self._order = row_order(shuffle, plan.seed, plan.names)
         plan.rows(plan.first_step, shard_index=shard_index, shard_count=shard_count)  # is it one?
         self._plan, self._shard_index, self._shard_count = plan, shard_index, shard_count
@@ -119,12 +121,10 @@ class PlanSource:
         if on_end != "cycle":
             for k, step in enumerate(plan._runs_out_at(num_steps, lengths)):
                 if step is not None and on_end == "error":
-                    wanted = f"of enough rows for {num_steps} steps or on_end 'cycle' or 'stop'"
-                    need(
-                        False,
-                        self._name(k),
-                        wanted,
-                        f"{lengths[k]} rows, too few from step {step} on",
+                    raise ValueError(
+                        f"{self._name(k)} must have rows for {num_steps} steps, got {lengths[k]} "
+                        f"rows, too few at step {step}: on_end='cycle' uses them again, 'stop' "
+                        "ends the run"
                     )
                 num_steps = num_steps if step is None else min(num_steps, step)
         self._num_steps = num_steps
@@ -136,6 +136,8 @@ class PlanSource:
         return f"PlanSource({self._plan!r}, num_steps={self._num_steps})"
 
     def __getitem__(self, index: int) -> dict[str, Any]:  # grain's name for the step
+        if isinstance(index, slice):
+            raise TypeError("step must be an integer, got a slice: use `batches(first_step)`")
         if not self._plan.first_step <= index < self._num_steps:
             first, stop = self._plan.first_step, self._num_steps
             how = f" (grain: `dataset[{first}:]`; torch: `sampler=range({first}, {stop})`)"

@@ -43,7 +43,8 @@ def row_order(shuffle: bool | BlockShuffle, seed: int, names: Sequence[str]) -> 
     in another order, and a source keeps its order wherever it stands in an edited plan.
     """
     is_block = isinstance(shuffle, BlockShuffle)
-    need(is_block or isinstance(shuffle, bool), "shuffle", "a bool or a BlockShuffle", shuffle)
+    wanted = "a bool or a BlockShuffle (the seed is `MixPlan(seed=)`)"
+    need(is_block or isinstance(shuffle, bool), "shuffle", wanted, shuffle)
     if shuffle is False:
         return RowOrder(None)
     hashes = [hashlib.sha256(f"{seed} {name}".encode()).digest() for name in names]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmix._checks import need
+from jaxmix._checks import need, plain_number
 from jaxmix._losses.interpolate import wide_dtype
 from jaxmix._losses.modules import Arguments
 from jaxmix._losses.shares import LossWeights, additive_weights, simplex_weights
@@ -71,6 +71,7 @@ def mix_loss_fns(
     _check_functions(loss_fns)
 
     def loss_fn(step: ArrayLike, *args: Any) -> Any:
+        _check_step(step)
         return _weighted(simplex_weights(step, weights, len(loss_fns)), loss_fns, args, has_aux)
 
     return loss_fn
@@ -108,6 +109,7 @@ def add_loss_fns(
     _check_functions(loss_fns)
 
     def loss_fn(step: ArrayLike, *args: Any) -> Any:
+        _check_step(step)
         return _weighted(additive_weights(step, weights, len(loss_fns)), loss_fns, args, has_aux)
 
     return loss_fn
@@ -117,6 +119,11 @@ def _check_functions(loss_fns: Sequence[Any]) -> None:
     need(len(loss_fns) > 0, "the number of losses", ">= 1", 0)
     for k, fn in enumerate(loss_fns):
         need(callable(fn), f"loss_fns[{k}]", "a function", fn, TypeError)
+
+
+def _check_step(step: Any) -> None:
+    is_number = hasattr(plain_number(step), "__float__")
+    need(is_number, "step", "a number: call `loss_fn(step, *args)`", step, TypeError)
 
 
 def _weighted(

@@ -25,7 +25,7 @@ def step_key(key: PRNGKey, step: ArrayLike, use: Use) -> Array:
     The words of the root are changed before the step is folded in. `fold_in` and `split` lead from
     the root itself to other keys, so none that a user derives is one of these.
     """
-    need(isinstance(key, jax.Array | np.ndarray), "key", "a JAX key", key, TypeError)
+    check_key(key)
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     data: Any = jax.random.key_data(key) if typed else jnp.asarray(key)
     ok = data.dtype == jnp.uint32 and data.shape in ((2,), (4,))
@@ -36,6 +36,11 @@ def step_key(key: PRNGKey, step: ArrayLike, use: Use) -> Array:
     words ^= jnp.asarray(np.array(use_words(use), np.uint32))
     root = jax.random.wrap_key_data(words, impl="threefry2x32")
     return jax.random.fold_in(root, as_whole_step(step))
+
+
+def check_key(key: Any) -> None:
+    """Raise TypeError for what can't be a key, such as the step where the key was forgotten."""
+    need(isinstance(key, jax.Array | np.ndarray), "key", "a JAX key", key, TypeError)
 
 
 def slot_word(key: PRNGKey, step: ArrayLike) -> Array:

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxmix._checks import check_alike, is_concrete, need
 from jaxmix._mixing.draws import Draw, draw_sources, uniform_rows
+from jaxmix._mixing.keys import check_key
 from jaxmix._mixing.rows import MixedBatch, check_numbers, num_rows_of
 from jaxmix._schedules.weights import weights_at
 from jaxmix._types import Array, ArrayLike, AxisName, Microbatch, PRNGKey, PyTree, Weights
@@ -128,6 +129,7 @@ def draw_rows(
       (16, 2)
     """
     need(isinstance(pool, RowPool), "pool", "a RowPool", type(pool), TypeError)
+    check_key(key)
     simplex = weights_at(step, weights, num_sources=len(pool.lengths))
     source = draw_sources(
         draw,

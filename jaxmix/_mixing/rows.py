@@ -12,6 +12,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxmix._checks import check_alike, need
 from jaxmix._mixing.draws import Draw, draw_sources
+from jaxmix._mixing.keys import check_key
 from jaxmix._schedules.weights import weights_at
 from jaxmix._types import Array, ArrayLike, AxisName, Microbatch, PRNGKey, PyTree, Weights
 
@@ -119,6 +120,7 @@ def mix_rows(
       >>> float(train_input(0).rows.sum()), float(train_input(100).rows.sum())
       (24.0, 0.0)
     """
+    check_key(key)
     check_alike(batches)
     simplex = weights_at(step, weights, num_sources=len(batches))
     num_rows = num_rows_of("a batch", batches[0])

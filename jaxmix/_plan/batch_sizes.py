@@ -94,13 +94,15 @@ class BatchSizes:
 def read_batch_sizes(batch_size: Any, first_step: int = 0, rows: int = 0) -> BatchSizes:
     """The batch sizes from a step on, before which all sources together gave `rows`."""
     stages = batch_size if isinstance(batch_size, Mapping) else {0: batch_size}
-    need(len(stages) > 0, "batch_size", "an integer or {step: integer, ...}", dict(stages))
+    is_one = not isinstance(batch_size, list | tuple) and not callable(batch_size)
+    need(len(stages) > 0 and is_one, "batch_size", "an integer or {step: integer}", batch_size)
     for start, size in stages.items():
         name = f"batch_size at step {start}" if stages is batch_size else "batch_size"
         whole_number("a step of batch_size", start, 0)
         need(start <= MAX_STEP, "a step of batch_size", f"at most {MAX_STEP}", start)
         need(whole_number(name, size, 1) <= MAX_BATCH_SIZE, name, "at most 2^24", size)
-    need(min(stages) <= first_step, "the first step of batch_size", f"<= {first_step}", min(stages))
+    needed = f"<= {first_step}, so that each step has a size"
+    need(min(stages) <= first_step, "the first step of batch_size", needed, min(stages))
     starts, sizes, before = [], [], [0]
     for start, size in sorted((int(start), int(size)) for start, size in stages.items()):
         if sizes and sizes[-1] == size:

@@ -35,6 +35,8 @@ RUN_BLOCKS, RUN_NUMBERS = 16, 2**15
 More numbers would need NumPy arrays that the allocator gives back to the system each time.
 """
 
+REMEDY = "divide by the sum, or give MixPlan normalize=True"
+
 
 def constant_units(weights: Weights) -> np.ndarray:
     """A number or an array [K] as int64 units [1, K], taken as float64."""
@@ -43,7 +45,7 @@ def constant_units(weights: Weights) -> np.ndarray:
     array = np.asarray(array)
     wide = array.astype(np.float64) if array.dtype.itemsize >= 4 else float32_of(array)
     _check_number(wide.size)
-    check_simplex("weights", wide, "divide by the sum, or give MixPlan normalize=True")
+    check_simplex("weights", wide, REMEDY)
     return to_units(_on_simplex(wide.astype(np.float64)[None]))
 
 
@@ -153,7 +155,7 @@ def schedule_units(schedule: PlannedSchedule, first_step: int, stop: int) -> np.
 def raise_bad_weights(schedule: PlannedSchedule, step: int) -> NoReturn:
     """Raise the error of a step at which a schedule's value is no weights."""
     label, value = f"a schedule's weights at step {step}", schedule.value(step)
-    check_simplex(label, value)
+    check_simplex(label, value, REMEDY)
     raise ValueError(f"{label} must be on the simplex, as at other steps, got {shown(value)}")
 
 

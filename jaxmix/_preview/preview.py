@@ -13,7 +13,13 @@ from jaxmix._html import html_table
 from jaxmix._plan.names import match_by_name
 from jaxmix._plan.plan import MixPlan
 from jaxmix._preview.plots import plot_shares
-from jaxmix._preview.warnings import jump_at_edit, running_out, unreached_end, without_rows
+from jaxmix._preview.warnings import (
+    jump_at_edit,
+    renamed_at_edit,
+    running_out,
+    unreached_end,
+    without_rows,
+)
 
 PLOT_POINTS = 500
 
@@ -169,7 +175,7 @@ def preview(
     if sizes is not None and epochs is not None:
         runs_out = plan._runs_out_at(num_steps, sizes)
         warnings += running_out(labels, runs_out, marks[0] > sizes, epochs, first)
-    warnings += jump_at_edit(plan, num_steps)
+    warnings += renamed_at_edit(plan) + jump_at_edit(plan, num_steps)
     if callable(plan.weights):
         warnings += unreached_end(plan, num_steps, curve)
     return Preview(

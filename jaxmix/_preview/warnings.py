@@ -54,14 +54,15 @@ def unreached_end(plan: MixPlan, num_steps: int, curve: np.ndarray) -> list[str]
         later = [
             weights for place in places for weights in plan._timeline.weights(place, MAX_STEP + 1)
         ]
+        after = plan.weights_at(num_steps)  # a run of T steps is as long as a transition of T
     except ValueError:  # no weights that far out
         return []
     if any((weights != later[0]).any() for weights in later):
         return []
-    last, way = plan.weights_at(num_steps - 1), np.abs(curve - later[0]).max()
-    if np.abs(last - later[0]).max() <= NEAR * way:
+    way = np.abs(curve - later[0]).max()
+    if np.abs(after - later[0]).max() <= NEAR * way:
         return []
-    stop = f"the run stops after step {num_steps - 1:,} at {_shown(last)}"
+    stop = f"the run stops after step {num_steps - 1:,} at {_shown(plan.weights_at(num_steps - 1))}"
     return [f"the schedule ends at {_shown(later[0])}, but {stop}"]
 
 
@@ -74,13 +75,29 @@ def jump_at_edit(plan: MixPlan, num_steps: int) -> list[str]:
     steps = np.abs(np.diff(after, axis=0)).max(initial=0.0)
     if np.abs(after[0] - np.array(before)).max() <= max(JUMP * steps, 1e-6):
         return []
-    moved = f"{_shown(np.array(before))} before it, {_shown(after[0])} from it on"
+    is_gamma = len(before) == 2 and before[0] != after[0, 0]
+    old, new = (_shown(np.array(weights), is_gamma) for weights in (before, after[0]))
+    moved = f"{old} before it, {new} from it on"
     return [f"the weights jump at the edit, step {plan.first_step:,}: {moved}"]
 
 
-def _shown(weights: np.ndarray) -> str:
-    """gamma, the weights of up to eight sources, or the largest of more."""
-    if len(weights) == 2:
+def renamed_at_edit(plan: MixPlan) -> list[str]:
+    """Sources at their row 0 where others of the state are gone: perhaps the same, renamed."""
+    fresh = [
+        n for n, used in zip(plan.names, plan.cursors(plan.first_step), strict=True) if not used
+    ]
+    gone = [name for name, (used, _) in plan._away.items() if used]
+    if not fresh or not gone:
+        return []
+    begin = f"{', '.join(fresh[:8])} begins at row 0, and {', '.join(gone[:8])}"
+    return [
+        f"{begin} of the state is not in the plan: if it was renamed, rename it in state['names']"
+    ]
+
+
+def _shown(weights: np.ndarray, is_gamma: bool = True) -> str:
+    """gamma if there are two, the weights of up to eight sources, or the largest of more."""
+    if len(weights) == 2 and is_gamma:
         return f"gamma = {weights[0]:.4g}"
     if len(weights) > 8:
         return f"weights of {weights.min():.3g} to {weights.max():.3g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -87,10 +88,11 @@ def to_simplex(
     else:
         need(raw.ndim == 1 and raw.size > 0, label, _ARRAY, raw.shape)
         simplex = normalize(raw)
-    if num_sources is not None:
-        count = simplex.shape[0]
-        needed = f"{num_sources}, one per source"
-        need(count == num_sources, f"the number of {label}", needed, count)
+    if num_sources not in (None, simplex.shape[0]):
+        got = f"{simplex.shape[0]} of them" if raw.ndim else "one number, the gamma of two sources"
+        remedy = ": give each source as an argument of its own" if num_sources == 1 else ""
+        needed = f"the number of {label} must be {num_sources}, one per source"
+        raise ValueError(f"{needed}, got {got}{remedy}")
     return simplex
 
 
@@ -174,7 +176,10 @@ def numbers_of(weights: Any) -> Array | np.ndarray:
     except ValueError:  # sequences of unequal lengths
         array = np.asarray(None)
     ok = any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer))
-    need(ok, "weights", "a number, an array [K] or a schedule", weights, TypeError)
+    needed = "a number, an array [K] or a schedule"
+    if isinstance(weights, Mapping):
+        needed += " (only a MixPlan takes names: list the weights in the order of the sources)"
+    need(ok, "weights", needed, weights, TypeError)
     return array
 
 

@@ -163,7 +163,8 @@ def test_where_a_source_ends():
     assert len(stop) == 3 and (stop[2]["rows"] == cycle[2]["rows"]).all()
     assert len(list(PlanSource(plan, sources, 20, on_end="stop"))) == 3
     with pytest.raises(
-        ValueError, match=r"source 1 must be .* got '7 rows, too few from step 3 on'"
+        ValueError,
+        match=r"source 1 must have rows for 20 steps, got 7 rows, too few at step 3: on_end",
     ):
         PlanSource(plan, sources, 20, on_end="error")
     assert len(PlanSource(plan, sources, 3, on_end="error")) == 3
@@ -185,6 +186,12 @@ def test_steps_are_absolute_and_bounded():
     assert [b["step"] for b in feed.batches(39)] == [39] and list(feed.batches(40)) == []
     with pytest.raises(ValueError, match="first_step must be at most 40, the end of the run"):
         feed.batches(41)
+    with pytest.raises(
+        ValueError, match=r"num_steps must be >= 30, where the plan begins .*, got 10"
+    ):
+        PlanSource(later, arrays(), 10)  # what remains, where the whole run is meant
+    with pytest.raises(TypeError, match=r"step must be an integer, got a slice: use `batches"):
+        feed[31:]
     chosen = PlanSelectionMap(later, 40)
     assert list(chosen) == [chosen[i] for i in range(30 * 12, 40 * 12)]
 
@@ -194,6 +201,7 @@ def test_steps_are_absolute_and_bounded():
     [
         (lambda p: PlanSource(p, arrays()[:2], 9), "sources must be a list of 3 sources"),
         (lambda p: PlanSource(p, arrays(), 9, on_end="skip"), "on_end must be one of"),
+        (lambda p: PlanSource(p, arrays(), 9, shuffle=42), "shuffle must be .* .the seed is `MixPlan"),
         (lambda p: PlanSource(p, arrays(), 9, shard_count=5), "shard_count must be a divisor"),
         (lambda p: PlanSource(p, arrays(), -1), "num_steps must be >= 0"),
         (lambda p: PlanSource(None, arrays(), 9), "plan must be a MixPlan"),

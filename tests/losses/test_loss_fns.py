@@ -490,7 +490,11 @@ def test_a_forgotten_has_aux_is_a_type_error_that_says_so(make, loss, has_aux, m
     [
         ((), ValueError, "the number of losses must be >= 1, got 0"),
         ((square, 3.0), TypeError, r"loss_fns\[1\] must be a function, got 3.0"),
-        ((square, cubes, cubes), ValueError, "the number of .* must be 3, one per source, got 2"),
+        (
+            (square, cubes, cubes),
+            ValueError,
+            "must be 3, one per source, got one number, the gamma",
+        ),
         ((square, lambda *args: args[1]), ValueError, r"value of loss_fns\[1\] must be a scalar"),
         ((square, lambda *args: 1), TypeError, r"value of loss_fns\[1\] must be a float, got"),
     ],
@@ -498,3 +502,9 @@ def test_a_forgotten_has_aux_is_a_type_error_that_says_so(make, loss, has_aux, m
 def test_losses_that_cannot_be_mixed_are_refused(losses, error, message):
     with pytest.raises(error, match=message):
         jax.jit(mix_loss_fns(GAMMA, *losses))(0, PARAMS, DATA, LABELS)
+
+
+@pytest.mark.parametrize("make", [mix_loss_fns, add_loss_fns])
+def test_a_loss_that_is_called_without_the_step_first_says_so(make):
+    with pytest.raises(TypeError, match=r"step must be a number: call `loss_fn\(step, \*args\)`"):
+        make(GAMMA, square, cubes)(PARAMS, DATA, LABELS)

@@ -192,3 +192,11 @@ def test_batches_that_differ_are_refused_naming_leaf_and_source():
     for call, error, message in more:
         with pytest.raises(error, match=message):
             call()
+
+
+def test_a_forgotten_key_is_missed_by_name():
+    x, y = jnp.zeros((8, 3)), jnp.ones((8, 3))
+    with pytest.raises(TypeError, match="key must be a JAX key, got 0"):
+        jaxmix.mix_rows(0, 0.5, x, y)
+    with pytest.raises(TypeError, match="key must be a JAX key, got 7"):
+        jaxmix.draw_rows(7, 0, 0.5, jaxmix.RowPool(x, y), 8)  # a seed

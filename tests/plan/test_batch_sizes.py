@@ -175,14 +175,21 @@ def test_a_schedule_written_in_rows_is_exact_under_a_ramp():
     ("build", "message"),
     [
         (lambda: MixPlan(0.5, {}), "batch_size must be an integer or {step"),
-        (lambda: MixPlan(0.5, {5: 8}), "the first step of batch_size must be <= 0, got 5"),
+        (
+            lambda: MixPlan(0.5, {5: 8}),
+            "of batch_size must be <= 0, so that each step has a size, got 5",
+        ),
         (lambda: MixPlan(0.5, {0: 8, 9: 0}), "batch_size at step 9 must be >= 1, got 0"),
         (lambda: MixPlan(0.5, {0: 8, 9: 2**25}), r"batch_size at step 9 must be at most 2\^24"),
         (lambda: MixPlan(0.5, {0: 8, 9: 8.0}), "batch_size at step 9 must be an integer"),
         (lambda: MixPlan(0.5, {0: 8, 9.0: 8}), "a step of batch_size must be an integer"),
         (lambda: MixPlan(0.5, {0: 8, 2**31: 9}), "a step of batch_size must be at most"),
         (lambda: MixPlan(0.5, {0: 8, -1: 9}), "a step of batch_size must be >= 0"),
-        (lambda: MixPlan(0.5, [8, 9]), "batch_size must be an integer"),
+        (
+            lambda: MixPlan(0.5, [(0, 8), (5, 9)]),
+            "batch_size must be an integer or {step: integer}",
+        ),
+        (lambda: MixPlan(0.5, lambda step: 8), "batch_size must be an integer or {step: integer}"),
         (
             lambda: MixPlan(0.5, {0: 8, 90: 12}).rows(0, shard_count=8),
             "shard_count must be a divisor of B = 12, the batch size from step 90 on, got 8",

@@ -194,6 +194,29 @@ def test_a_jump_is_seen_by_name():
     ]
 
 
+def test_a_source_that_was_renamed_at_an_edit_is_asked_about():
+    state = MixPlan({"a": 0.5, "b": 0.5}, 10).state(30)
+    (text,) = preview(MixPlan({"a": 0.5, "bb": 0.5}, 10, state=state), 40).warnings[:1]
+    assert text == (
+        "bb begins at row 0, and b of the state is not in the plan: if it was renamed, rename it "
+        "in state['names']"
+    )
+    # A weight of the same size as that of the source that left is no gamma that stayed.
+    assert (
+        "[0.5, 0] before it, [0.5, 0.5] from it on"
+        in preview(MixPlan({"a": 0.5, "bb": 0.5}, 10, state=state), 40).warnings[1]
+    )
+    for weights in ({"a": 1.0}, {"a": 0.5, "b": 0.3, "c": 0.2}):  # left, or joined: as asked for
+        said = preview(MixPlan(weights, 10, state=state), 40).warnings
+        assert not any("renamed" in text for text in said)
+
+
+def test_a_run_as_long_as_the_transition_is_no_cause_for_a_warning():
+    for steps in (50, 200):
+        assert warnings(optax.linear_schedule(0.9, 0.1, steps), steps) == []
+        assert len(warnings(optax.linear_schedule(0.9, 0.1, steps + 2), steps)) == 1
+
+
 def test_many_weights_are_told_in_short():
     even, first = np.full(60, 1 / 60), np.eye(60)[0]
     late = jaxmix.staged_schedule({0: even, 500: first})

@@ -165,6 +165,7 @@ def test_bad_weights_are_refused_by_name():
         ([], ValueError, r"weights must be a number or an array \[K\]"),
         ("half", TypeError, "weights must be a number, an array"),
         (None, TypeError, "weights must be a number, an array"),
+        ({"a": 0.5, "b": 0.5}, TypeError, r".*\(only a MixPlan takes names: list the weights"),
         (optax.constant_schedule(1.5), ValueError, r"a schedule's weights must be in \[0, 1\]"),
         (lambda step: jnp.complex64(0.5), TypeError, "a schedule's value must be a real number"),
         (
@@ -176,5 +177,10 @@ def test_bad_weights_are_refused_by_name():
     for weights, error, message in cases:
         with pytest.raises(error, match=message):
             jaxmix.weights_at(0, weights)
-    with pytest.raises(ValueError, match="the number of weights must be 3, one per source, got 2"):
-        jaxmix.weights_at(0, 0.5, num_sources=3)
+    for weights, count, got in (
+        (0.5, 3, "got one number, the gamma of two sources$"),
+        ([0.5, 0.5], 3, "got 2 of them$"),
+        (0.5, 1, "sources: give each source as an argument of its own"),  # a list of sources
+    ):
+        with pytest.raises(ValueError, match=f"weights must be {count}, one per source, .*{got}"):
+            jaxmix.weights_at(0, weights, num_sources=count)

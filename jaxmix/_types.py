@@ -1,4 +1,4 @@
-"""The types that jaxmix speaks: schedules, arrays and trees of arrays. No logic."""
+"""The types in jaxmix's signatures: schedules, arrays and trees of arrays. No logic."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Schedule = Callable[[Any], Any]
 """`schedule(step) -> value`: exactly an `optax.Schedule`."""
 
 Weights = float | Sequence[float] | np.ndarray | jax.Array | Schedule
-"""A share of source 0 in [0, 1], an array [K] of weights, or a schedule that returns either."""
+"""Gamma in [0, 1], the weight of source 0; an array [K]; or a schedule that returns either."""
 
 AxisName = str | tuple[str, ...]
 """A mesh or pmap axis, or several in the order in which they split the rows."""
 
 Microbatch = tuple[ArrayLike, int]
-"""(index, count): part `index` of the `count` equal parts of the global batch of an update."""
+"""(index, count): which of `count` equal parts of the global batch of an update."""

@@ -1,4 +1,4 @@
-"""Is this schedule a valid annealing: 0 < gamma_0 < ... < gamma_N < 1 in small increments?"""
+"""Check that a schedule anneals: 0 < gamma_0 < ... < gamma_N < 1 in small increments."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from jaxmix._types import Schedule
 
 @dataclasses.dataclass(frozen=True)
 class AnnealingReport:
-    """What a schedule does over steps 0 .. N, in plain Python numbers.
+    """The values of gamma over steps 0 .. N in short, as plain Python numbers.
 
     Attributes:
-      first, last, min, max: gamma at step 0 and at step N, and its extremes.
+      first, last: gamma at step 0 and at step N.
+      min, max: the smallest and the largest gamma.
       direction: "rising", "falling", "constant" or "mixed".
-      strict: every step changes gamma, all in one direction.
-      interior: gamma is inside (0, 1) at every step.
+      strict: True if every step changes gamma, all in one direction.
+      interior: True if gamma is inside (0, 1) at every step.
       max_increment: the largest `abs(gamma_{t+1} - gamma_t)`; 0 for a single step.
       max_increment_step: the first t at which it occurs.
     """
@@ -40,14 +41,20 @@ class AnnealingReport:
 
 
 def annealing_report(schedule: Schedule, num_steps: int) -> AnnealingReport:
-    """Describe gamma over steps 0 .. num_steps - 1, as float32 has it in a training step.
+    """Describe the float32 values of gamma at steps 0 .. num_steps - 1.
+
+    They are the values that a training step sees.
 
     Args:
       schedule: a schedule of gamma (scalars), optax's included.
       num_steps: `>= 1`.
 
+    Returns:
+      An `AnnealingReport`.
+
     Raises:
-      ValueError: a schedule of other than scalars, or one that is not finite at a step (named).
+      ValueError: a schedule whose value is not a scalar, or is not finite; the message names the
+        step.
 
     Example:
       >>> import jaxmix
@@ -81,20 +88,21 @@ def check_annealing(
     strict: bool = True,
     interior: bool = True,
 ) -> None:
-    """Raise unless gamma anneals over steps 0 .. num_steps - 1; rising and falling both pass.
+    """Raise unless gamma anneals over steps 0 .. num_steps - 1, rising or falling.
 
-    Gamma counts as falling if it ends below its start, and must then fall at each step.
+    Gamma must fall at every step if its last value is below its first, and rise otherwise.
 
     Args:
       schedule: a schedule of gamma (scalars), optax's included.
       num_steps: `>= 1`.
-      max_increment: eps, the bound of `abs(gamma_{t+1} - gamma_t)`, give or take two units in the
-        last place of the largest gamma in float32; None for no bound.
-      strict: gamma must change at every step; otherwise it may also rest.
-      interior: gamma must be inside (0, 1) at every step; otherwise it may also be 0 or 1.
+      max_increment: the bound of ``abs(gamma_{t+1} - gamma_t)``; None for no bound. Two units in
+        the last place of the largest float32 gamma are allowed on top, for rounding.
+      strict: True: gamma must change at every step. False: it may also stay the same.
+      interior: True: gamma must be inside (0, 1) at every step. False: 0 and 1 are allowed.
 
     Raises:
-      ValueError: naming the first step that breaks a rule; also as `annealing_report`.
+      ValueError: a rule is broken; the message names the first such step. Also as for
+        `annealing_report`.
 
     Example:
       >>> import jaxmix
@@ -117,7 +125,7 @@ def check_gamma(
     strict: bool = True,
     interior: bool = True,
 ) -> None:
-    """`check_annealing` of values [T] that are known, those from `first_step` on."""
+    """`check_annealing` for known values [T], the first of which is the value at `first_step`."""
     moves = np.diff(gamma)
     changes = [gamma[-1] - gamma[0], *moves]
     falls = next((change < 0 for change in changes if change != 0), False)

@@ -1,8 +1,8 @@
 """Arithmetic of schedules: ends met exactly, values in range, the same bits in every compilation.
 
-XLA turns a division by a constant into a product, so the share of a way is a quotient of two
-numbers that both depend on the step. The way back from the end is worked out for itself, not as one
-minus the way there, which would leave few bits of a value near 0.
+XLA turns a division by a constant into a product. So the fraction of a transition is a quotient of
+two numbers that both depend on the step. The second half is computed from the steps that are left,
+not as one minus the first: the difference would keep few bits of a value near 0.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Value = Array | np.float32
 def elapsed_and_left(step: Array, begin: float, steps: float) -> tuple[Array, Array]:
     """Steps since `begin` and steps left to `begin + steps`, float32, held at 0 beyond their ends.
 
-    Whole numbers are subtracted as integers, so both are right up to the last step, whatever
-    `begin` and `steps` are; their sum is never 0.
+    Whole numbers are subtracted as integers, so both are exact up to the last step, whatever
+    `begin` and `steps` are. Their sum is never 0.
     """
     whole = jnp.issubdtype(step.dtype, jnp.integer)
     if whole and begin.is_integer() and steps.is_integer():
@@ -37,7 +37,7 @@ def elapsed_and_left(step: Array, begin: float, steps: float) -> tuple[Array, Ar
 
 
 def clip(value: ArrayLike, low: ArrayLike, high: ArrayLike) -> Array:
-    """`value` in [low, high]; unlike `jnp.clip`, its derivative is whole on the bounds."""
+    """`value` in [low, high]; unlike in `jnp.clip`, the derivative on a bound is 1, not 1/2."""
     return jnp.where(value < low, low, jnp.where(value > high, high, value))
 
 
@@ -72,9 +72,10 @@ def join(value: Array, near: Array, init: Value, middle: Value, end: Value) -> A
 def normalize(weights: Array) -> Array:
     """`weights / sum(weights)` of [K], where weights below 0 count as 0.
 
-    Weights whose sum is 1 but for rounding stay as they are, so a second time changes no bit. Added
-    in a fixed tree, as a plain sum has no fixed order. The divisor is the total, which is never
-    below a weight; written so, XLA doesn't see one number and multiply with its reciprocal.
+    Weights whose sum is 1 except for rounding are returned as they are, so a second call changes no
+    bit. The weights are added in a fixed tree, since a plain sum has no fixed order. The divisor is
+    the total, which is never below a weight. It is written as a maximum: XLA would multiply by the
+    reciprocal of a single number.
     """
     weights = total = jnp.where(weights < 0, 0.0, weights)
     while total.shape[0] > 1:

@@ -16,7 +16,7 @@ from jaxmix._schedules.schedule_errors import check_schedule
 from jaxmix._types import Array, ArrayLike, Schedule
 
 COLDEST = 1e-6
-"""The least temperature that a schedule can reach; there the largest source has all the weight."""
+"""The lowest temperature of a schedule; there the largest source has all the weight."""
 
 
 def temperature_schedule(
@@ -24,16 +24,16 @@ def temperature_schedule(
     temperature: float | Schedule,
     max_size: float | None = None,
 ) -> Schedule:
-    """Make weights proportional to `min(size, max_size)^(1 / temperature)`.
+    """Make weights proportional to ``min(size, max_size)^(1 / temperature)``.
 
-    Temperature 1 takes every row equally often, infinity every source; near 0 the largest source
-    takes all. Computed from logarithms, so no size is too large. Arivazhagan et al. 2019, Massively
-    Multilingual Neural Machine Translation in the Wild; with `max_size`, Raffel et al. 2020 (T5).
+    At temperature 1 every row is equally likely, at infinity every source. Near 0 the largest
+    source has all the weight. It is computed from logarithms, so no size is too large.
 
     Args:
       sizes: [K], rows or tokens of each source, `> 0`.
-      temperature: a number in (0, inf], or a schedule of one; below 1e-6 it counts as 1e-6.
-      max_size: sizes above it count as it.
+      temperature: a number in (0, inf], or a schedule of such numbers. Below 1e-6 it counts as
+        1e-6.
+      max_size: a larger size counts as `max_size`. None for no limit.
 
     Returns:
       A schedule of float32 [K] with sum 1.
@@ -46,6 +46,9 @@ def temperature_schedule(
       >>> weights = jaxmix.temperature_schedule([1e12, 1e10], temperature=2.0)
       >>> [round(float(w), 3) for w in weights(0)]
       [0.909, 0.091]
+
+    Source: Arivazhagan et al. 2019, Massively Multilingual Neural Machine Translation in the Wild;
+    with `max_size`, Raffel et al. 2020 (T5).
     """
     counts = _sizes(sizes)
     if max_size is not None:
@@ -63,20 +66,19 @@ def temperature_schedule(
 def unimax_weights(
     sizes: Sequence[float] | np.ndarray, budget: float, max_epochs: float
 ) -> np.ndarray:
-    """Return weights as even as can be with no source repeated more than `max_epochs` times.
+    """Return the most even weights that repeat no source more than `max_epochs` times.
 
-    The budget is split evenly; a source whose part is above `max_epochs` passes gets that many, and
-    the others share what it leaves. Chung et al. 2023, UniMax: Fairer and More Effective Language
-    Sampling for Large-Scale Multilingual Pretraining.
+    The budget is split evenly. A source whose part would be more than `max_epochs` epochs gets
+    exactly `max_epochs`, and the rest of its part is split among the others.
 
     Args:
       sizes: [K], rows or tokens of each source, `> 0`.
       budget: rows or tokens of the whole run, `> 0`.
-      max_epochs: passes over a source at most, `> 0`.
+      max_epochs: the most epochs of a source, `> 0`.
 
     Returns:
-      float64 [K] with sum 1, on the host. A budget above `max_epochs` passes over everything counts
-      as exactly that many.
+      float64 [K] with sum 1, on the host. A budget of more than `max_epochs` epochs of all sources
+      counts as exactly that many.
 
     Raises:
       ValueError, TypeError: a number that is not positive.
@@ -85,6 +87,9 @@ def unimax_weights(
       >>> import jaxmix
       >>> jaxmix.unimax_weights([1000, 1000, 10], budget=1000, max_epochs=4).tolist()
       [0.48, 0.48, 0.04]
+
+    Source: Chung et al. 2023, UniMax: Fairer and More Effective Language Sampling for Large-Scale
+    Multilingual Pretraining.
     """
     counts = _sizes(sizes)
     remaining = real_number("budget", budget, 0.0, open_low=True)
@@ -100,7 +105,7 @@ def _temperature(step: Array, relative: np.ndarray, temperature: ArrayLike) -> A
     del step
     heat = jnp.maximum(jnp.asarray(temperature, jnp.float32), COLDEST)
     need(heat.ndim == 0, "temperature", "a schedule of scalars", heat.shape)
-    # Unless it stands alone, `exp` of a short array is rounded as what it is fused with has it.
+    # Without barriers, the rounding of `exp` of a short array depends on what XLA fuses it with.
     powers = jnp.exp(jax.lax.optimization_barrier(relative * (1.0 / heat)))
     return normalize(jax.lax.optimization_barrier(powers))
 

@@ -1,4 +1,4 @@
-"""Schedules made of other schedules. Every schedule taken here may be optax's or a user's own."""
+"""Schedules made of other schedules, which may be jaxmix's, optax's or a user's own."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ from jaxmix._types import Array, ArrayLike, Schedule, Weights
 
 
 def complement_schedule(schedule: Schedule) -> Schedule:
-    """Return the schedule of the other source, `1 - schedule(step)`.
+    """Return the schedule of the other of two sources, ``1 - schedule(step)``.
 
     Args:
       schedule: a schedule of gamma (scalars).
 
+    Returns:
+      A schedule of float32 scalars.
+
     Raises:
-      TypeError: `schedule` can't be called. ValueError, at the first call: it returns no scalar.
+      TypeError: `schedule` is not a function of the step.
+      ValueError: at the first call, if the value of `schedule` is not a scalar.
 
     Example:
       >>> import jaxmix
@@ -36,14 +40,18 @@ def complement_schedule(schedule: Schedule) -> Schedule:
 
 
 def clip_schedule(schedule: Schedule, low: float, high: float) -> Schedule:
-    """Keep a schedule inside [low, high], so that neither source ever disappears.
+    """Clip a schedule to [low, high], so that neither of two sources disappears.
 
     Args:
       schedule: a schedule of gamma (scalars).
       low, high: numbers, `low <= high`.
 
+    Returns:
+      A schedule of float32 scalars.
+
     Raises:
-      ValueError: `low > high`, one not finite; at the first call, a schedule of other than scalars.
+      ValueError: `low > high`, or one that is not finite; at the first call, if the value of
+        `schedule` is not a scalar.
 
     Example:
       >>> import jaxmix
@@ -61,14 +69,15 @@ def stack_schedules(*schedules: float | Schedule) -> Schedule:
     """Join K schedules of relative weights into one schedule of weights [K] with sum 1.
 
     Args:
-      *schedules: for each source a schedule of scalars, or a number; a value below 0 counts as 0.
+      *schedules: for each source a number, `>= 0`, or a schedule of scalars, whose values below 0
+        count as 0.
 
     Returns:
-      A schedule of float32 [K]; a step at which all are 0 has no mixture and shows NaN.
+      A schedule of float32 [K]. At a step at which all weights are 0 its value is NaN.
 
     Raises:
-      ValueError, TypeError: no schedule at all, a number below 0; at the first call, a schedule of
-        other than scalars.
+      ValueError, TypeError: no schedules, a number below 0; at the first call, if a schedule's
+        value is not a scalar.
 
     Example:
       >>> import jaxmix
@@ -87,16 +96,17 @@ def nest_schedules(outer: Weights, *inner: Weights) -> Schedule:
     """Make a mixture of mixtures: the weight of a group times the weights inside it.
 
     Args:
-      outer: weights of the G groups, [G] or a schedule of it; for two groups also a gamma.
-      *inner: for each group its weights, [K_g] or a schedule of it; a gamma (number or schedule of
-        scalars) stands for two sources, `[1.0]` for one.
+      outer: the weights of the G groups: an array [G] or a schedule of one. For two groups also
+        gamma, the weight of the first.
+      *inner: the weights inside each group, in order: an array [K_g] or a schedule of one. For two
+        sources also gamma, for one source `[1.0]`.
 
     Returns:
-      A schedule of float32 [K_1 + ... + K_G] with sum 1, group after group.
+      A schedule of float32 ``[K_1 + ... + K_G]`` with sum 1, group after group.
 
     Raises:
-      ValueError: no group, known weights that are not on the simplex; at the first call, `outer` of
-        other than G weights.
+      ValueError: no group, known weights that are not on the simplex; at the first call, if `outer`
+        does not have G weights.
 
     Example:
       >>> import jaxmix
@@ -110,18 +120,20 @@ def nest_schedules(outer: Weights, *inner: Weights) -> Schedule:
 
 
 def token_share_schedule(schedule: Weights, mean_tokens: Sequence[float] | np.ndarray) -> Schedule:
-    """Turn shares of tokens into shares of rows: `w_k / mean_tokens_k` over their sum.
+    """Convert weights of tokens into weights of rows: ``w_k / mean_tokens_k`` over their sum.
 
     Args:
-      schedule: shares of the tokens: [K] or a schedule of it, or a gamma for two sources.
-      mean_tokens: [K], mean tokens in a row of each source, `> 0`.
+      schedule: the weights of the tokens: an array [K], gamma for two sources, or a schedule of
+        either.
+      mean_tokens: [K], the mean number of tokens per row of each source, `> 0`.
 
     Returns:
-      A schedule of float32 shares of the rows: a gamma for a gamma, [K] with sum 1 for [K].
+      A schedule of the weights of the rows, float32: gamma if `schedule` is of gamma, else [K] with
+      sum 1.
 
     Raises:
-      ValueError, TypeError: a mean that is not positive, known shares that are not on the simplex;
-        at the first call, shares of other than K sources.
+      ValueError, TypeError: a mean that is not positive, known weights that are not on the simplex;
+        at the first call, a number of weights other than K.
 
     Example:
       >>> import jaxmix
@@ -141,26 +153,29 @@ def token_share_schedule(schedule: Weights, mean_tokens: Sequence[float] | np.nd
 def rescale_schedule(
     schedule: Schedule, steps_per_unit: float | Callable[[int], float]
 ) -> Schedule:
-    """Drive a schedule that is written in other units (epochs, tokens) by steps.
+    """Convert a schedule written in other units (epochs, rows, tokens) to a schedule of steps.
 
-    With a number it is given step / steps_per_unit as float32: for an epoch of 500 steps
-    `steps_per_unit` is 500, for tokens it is 1 / tokens_per_step. A float has 24 bits: up to step
-    2^23 an epoch of a whole number of steps begins on its exact step; beyond that, or where the
-    steps make no whole epoch, a change may come early or late by 2^-23 of the steps so far.
+    With a number, the schedule is called with ``step / steps_per_unit`` as float32. For an epoch of
+    500 steps `steps_per_unit` is 500, for tokens it is ``1 / tokens_per_step``. If an epoch is a
+    whole number of steps, it begins on its exact step up to step 2^23. Otherwise a change may come
+    early or late, by 2^-23 of the steps so far.
 
-    With a function `step -> units`, such as the `rows_before` of a `MixPlan` whose batch size
-    grows, it is given those units. Whole units are exact to 2^62 in jaxmix's schedules. It is for
-    the host: a `MixPlan`, `tabulate` and calls at a known step take it, jit needs a table,
-    `table_schedule(tabulate(schedule, num_steps))`.
+    With a function `step -> units`, the schedule is called with these units. Use it for
+    `MixPlan.rows_before` where the batch size grows. Whole units are exact up to 2^62 in jaxmix's
+    schedules. The result works on the host: in a `MixPlan`, in `tabulate` and at a known step.
+    For `jit` make a table of it, ``table_schedule(tabulate(schedule, num_steps))``.
 
     Args:
-      schedule: a schedule of units; its sizes are in units as well.
-      steps_per_unit: steps that make one unit, `> 0`; or a function that gives the units before a
-        step, `>= 0`: whole units as an int, others as a float. It is called with Python ints.
+      schedule: a schedule whose step and sizes are in units.
+      steps_per_unit: the number of steps in one unit, `> 0`; or a function that returns the units
+        before a step, `>= 0`: an int for whole units, else a float. It is called with Python ints.
+
+    Returns:
+      A schedule of steps.
 
     Raises:
-      ValueError, TypeError: `steps_per_unit` not positive, a schedule that can't be called; with a
-        function, a traced step.
+      ValueError, TypeError: a `steps_per_unit` that is not positive, a schedule that is not a
+        function of the step; with a function, a traced step.
 
     Example:
       >>> import jaxmix
@@ -213,7 +228,7 @@ def _scalar(value: ArrayLike) -> Array:
 
 
 def _known(name: str, weights: Any) -> Any:
-    """A schedule as it is, known weights as a float32 array of its own, checked."""
+    """A schedule as it is; known weights, checked, as a new float32 array."""
     if callable(weights):
         check_schedule(weights, name)
         return weights

@@ -1,4 +1,4 @@
-"""Curricula from papers, shapes with an end or a rest of their own; promises as in `schedules`."""
+"""Schedules from papers on curricula. The rules at the top of `transitions.py` hold here too."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from jaxmix._types import Array, Schedule
 
 
 def inverse_sigmoid_schedule(k: float) -> Schedule:
-    """Decay by the inverse sigmoid of scheduled sampling: `k / (k + exp(step / k))`.
+    """Decay by the inverse sigmoid of scheduled sampling, ``k / (k + exp(step / k))``.
 
-    It starts at k / (k + 1), passes 1/2 at step k log k and ends at 0. Bengio, Vinyals, Jaitly and
-    Shazeer 2015, Scheduled Sampling for Sequence Prediction with Recurrent Neural Networks.
+    The value is ``k / (k + 1)`` at step 0 and 1/2 at step ``k log(k)``; it falls to 0.
 
     Args:
-      k: `>= 1`, the larger the slower.
+      k: how slow the decay is, `>= 1`.
+
+    Returns:
+      A schedule of float32 scalars.
 
     Raises:
       ValueError: `k < 1` or not finite.
@@ -31,19 +33,25 @@ def inverse_sigmoid_schedule(k: float) -> Schedule:
       >>> teacher_forcing = jaxmix.inverse_sigmoid_schedule(k=100.0)
       >>> [round(float(teacher_forcing(t)), 3) for t in (0, 460, 1000)]
       [0.99, 0.501, 0.005]
+
+    Source: Bengio, Vinyals, Jaitly and Shazeer 2015, Scheduled Sampling for Sequence Prediction
+    with Recurrent Neural Networks.
     """
     return Formula(_inverse_sigmoid, (real_number("k", k, 1.0),))
 
 
 def dann_schedule(transition_steps: float, rate: float = 10.0) -> Schedule:
-    """Ramp as in domain-adversarial training: `2 / (1 + exp(-rate p)) - 1`, steep, then flat.
+    """Rise from 0 as in domain-adversarial training, steep at first and then flat.
 
-    p = step / transition_steps in [0, 1]; it ends at its value for p = 1, 0.9999 for rate 10. Ganin
-    et al. 2016, Domain-Adversarial Training of Neural Networks.
+    The value is ``2 / (1 + exp(-rate p)) - 1`` with ``p = step / transition_steps`` in [0, 1]. Its
+    last value is the value at ``p = 1``, which is 0.9999 for rate 10.
 
     Args:
-      transition_steps: length of the way, `>= 1`.
-      rate: `> 0`.
+      transition_steps: the steps of the rise, `>= 1`.
+      rate: how steep the start is, `> 0`.
+
+    Returns:
+      A schedule of float32 scalars.
 
     Raises:
       ValueError: `transition_steps < 1`, `rate <= 0`.
@@ -53,30 +61,38 @@ def dann_schedule(transition_steps: float, rate: float = 10.0) -> Schedule:
       >>> gamma = jaxmix.dann_schedule(transition_steps=10)
       >>> [round(float(gamma(t)), 4) for t in (0, 1, 5, 10, 20)]
       [0.0, 0.4621, 0.9866, 0.9999, 0.9999]
+
+    Source: Ganin et al. 2016, Domain-Adversarial Training of Neural Networks.
     """
     steps = real_number("transition_steps", transition_steps, 1.0)
     return Formula(_dann, (steps, real_number("rate", rate, 0.0, open_low=True)))
 
 
 def competence_schedule(init_value: float, transition_steps: float, power: float = 2.0) -> Schedule:
-    """Grow the competence of a learner, the share of the data it may see: a root of a line.
+    """Grow the competence of a learner: the part of the data that it may see.
 
-    min(1, (c0^power + (1 - c0^power) step / transition_steps)^(1 / power)) with c0 = init_value.
-    Platanios et al. 2019, Competence-based Curriculum Learning for Neural Machine Translation.
+    With ``c0 = init_value`` the value is
+    ``min(1, (c0^power + (1 - c0^power) step / transition_steps)^(1 / power))``.
 
     Args:
-      init_value: c0 in [0, 1], the value at step 0.
-      transition_steps: the step of value 1, `>= 1`.
-      power: `> 0`; 2 is the paper's square root, 1 the straight line itself.
+      init_value: the value at step 0, in [0, 1].
+      transition_steps: the step from which the value is 1, `>= 1`.
+      power: `> 0`. 2 gives the square root of the paper, 1 a straight line.
+
+    Returns:
+      A schedule of float32 scalars.
 
     Raises:
-      ValueError: a number out of those ranges.
+      ValueError: a number outside its range.
 
     Example:
       >>> import jaxmix
       >>> competence = jaxmix.competence_schedule(0.1, transition_steps=100)
       >>> [round(float(competence(t)), 3) for t in (0, 25, 50, 100, 200)]
       [0.1, 0.507, 0.711, 1.0, 1.0]
+
+    Source: Platanios et al. 2019, Competence-based Curriculum Learning for Neural Machine
+    Translation.
     """
     init = np.float32(real_number("init_value", init_value, 0.0, 1.0))
     steps = real_number("transition_steps", transition_steps, 1.0)
@@ -91,27 +107,32 @@ def cyclical_schedule(
     ramp_fraction: float = 0.5,
     num_cycles: int | None = None,
 ) -> Schedule:
-    """Repeat a straight ramp from init_value to end_value and a rest at end_value.
+    """Repeat a cycle: a straight ramp from `init_value` to `end_value`, then a rest there.
 
-    In a cycle, with tau = (step mod cycle_steps) / cycle_steps, the share of the way is
-    min(1, tau / ramp_fraction); after `num_cycles` it is 1. Fu et al. 2019, Cyclical Annealing
-    Schedule: A Simple Approach to Mitigating KL Vanishing.
+    With ``tau = (step mod cycle_steps) / cycle_steps`` the value is
+    ``init_value + (end_value - init_value) min(1, tau / ramp_fraction)``.
 
     Args:
-      init_value: value at the first step of each cycle.
-      end_value: value of the rests, and after the last cycle.
-      cycle_steps: length of a cycle, `>= 1`.
-      ramp_fraction: share of a cycle that is ramp, in (0, 1].
-      num_cycles: cycles in all, `>= 1`; None for no end.
+      init_value: the value at the first step of each cycle.
+      end_value: the value in the rest of each cycle, and after the last cycle.
+      cycle_steps: the steps of a cycle, `>= 1`.
+      ramp_fraction: the part of a cycle that is ramp, in (0, 1].
+      num_cycles: the number of cycles, `>= 1`; None for no end.
+
+    Returns:
+      A schedule of float32 scalars.
 
     Raises:
-      ValueError: a number out of those ranges.
+      ValueError: a number outside its range.
 
     Example:
       >>> import jaxmix
       >>> beta = jaxmix.cyclical_schedule(0.0, 1.0, cycle_steps=4, num_cycles=2)
       >>> [float(beta(t)) for t in range(10)]
       [0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 1.0, 1.0]
+
+    Source: Fu et al. 2019, Cyclical Annealing Schedule: A Simple Approach to Mitigating KL
+    Vanishing.
     """
     init = np.float32(real_number("init_value", init_value))
     end = np.float32(real_number("end_value", end_value))

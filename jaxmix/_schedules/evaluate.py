@@ -1,4 +1,4 @@
-"""A step made safe to use, and the only place where a schedule is called."""
+"""Steps as int32 or float32, and the only place where a schedule is called."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ MAX_STEP = 2**31 - 1
 
 
 def as_step(step: ArrayLike) -> Array:
-    """The step as int32, or float32 where it is a float (units of `rescale_schedule`).
+    """The step as int32, or float32 if it is a float (units of `rescale_schedule`).
 
-    Takes an int, a NumPy or JAX scalar, or an array of steps, of any integer or float dtype, and
-    anything that holds one and has `__jax_array__` (an `nnx.Variable`) or `__index__`.
-    Unsigned steps (`flax.nnx.Optimizer.step` is uint32) would wrap inside optax's schedules, so
-    none is let through. Python and NumPy steps outside [0, 2^31 - 1] raise ValueError; JAX arrays,
-    which may be traced, are clipped to it.
+    A step is an int, a NumPy or JAX scalar or array of any integer or float dtype, or an object
+    with `__jax_array__` (an `nnx.Variable`) or `__index__`. Unsigned steps
+    (`flax.nnx.Optimizer.step` is uint32) would wrap inside optax's schedules, so they are
+    converted. Python and NumPy steps outside [0, 2^31 - 1] raise ValueError. JAX arrays, which may
+    be traced, are clipped to this range.
     """
     step = plain_number(step)
     array = step if isinstance(step, jax.Array) else np.asarray(step)
@@ -56,12 +56,13 @@ def as_whole_step(step: ArrayLike) -> Array:
 def call_schedule(schedule: Schedule, step: ArrayLike) -> Array:
     """`schedule(step)` as float32, isolated so that its bits rarely depend on what surrounds it.
 
-    The schedule runs as a compiled function of its own between two barriers, since a value that is
-    one rounding off would be another row now and then. XLA may still drop the barriers: jaxmix's
-    schedules keep their bits, another one may be off by a rounding in some contexts. It must be
-    pure. What was compiled is used again as long as `snapshot` shows that it reads the same values;
-    where that can't be seen (a module, an object with attributes) it is traced at each call. At a
-    known step a schedule in plain Python works as well: see `values_on_host`.
+    The schedule must be pure. It is compiled as a separate function between two barriers: a value
+    that differs by one rounding would sometimes choose another row. XLA may still drop the
+    barriers. jaxmix's schedules keep their bits then; another one may differ by a rounding.
+
+    The compiled function is reused as long as `snapshot` shows that the schedule reads the same
+    values. Where this can't be known (a module, an object with attributes) the schedule is traced
+    at each call. At a known step a schedule in plain Python works too: see `values_on_host`.
     """
     return _evaluate(_call, schedule, step)
 
@@ -89,22 +90,22 @@ def _evaluate(body: Callable[..., Array], schedule: Schedule, step: ArrayLike) -
 def values_on_host(schedule: Schedule, steps: np.ndarray, lenient: bool = False) -> np.ndarray:
     """The float32 values [T, ...] at known steps [T], int64 (of any size) or float32, `>= 0`.
 
-    By one compiled call if the schedule can be traced, else by `plain_values`.
+    They come from one compiled call if the schedule can be traced, else from `plain_values`.
     """
     check_schedule(schedule)
     with jax.ensure_compile_time_eval():
         try:
             return compiled_values(compiled(call_each, schedule), steps)
         except Exception:
-            pass  # what the schedule itself has to say comes from the plain call
+            pass  # an error of the schedule itself is raised by the plain call
     return plain_values(schedule, steps, lenient)
 
 
 def plain_values(schedule: Schedule, steps: np.ndarray, lenient: bool = False) -> np.ndarray:
-    """The values at known steps, asked for one by one with Python numbers.
+    """The values at known steps, from one call per step with a Python number.
 
-    So plain Python works: `if step < 100`, `math`, `np.interp`, `table[step]`. With `lenient` a
-    step at which it raises has the value NaN, if there is one at which it does not.
+    So plain Python works: `if step < 100`, `math`, `np.interp`, `table[step]`. With `lenient` the
+    value is NaN at a step at which the schedule raises, unless it raises at all of them.
     """
     with jax.ensure_compile_time_eval():
         if isinstance(schedule, Formula):
@@ -113,7 +114,7 @@ def plain_values(schedule: Schedule, steps: np.ndarray, lenient: bool = False) -
 
 
 def compiled_values(function: Callable[[Any], Array], steps: np.ndarray) -> np.ndarray:
-    """The values of a `call_each` that is compiled; steps that no int32 holds go in 64 bits."""
+    """The values of a compiled `call_each`; steps above int32 are passed in 64 bits."""
     if steps.dtype.kind == "i" and steps.max() > MAX_STEP:
         with jax.enable_x64(True):
             return np.asarray(function(steps))
@@ -148,14 +149,14 @@ def _asked_values(schedule: Schedule, steps: np.ndarray, lenient: bool) -> np.nd
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Formula:
-    """A schedule of jaxmix: a function at module level and what it needs, fixed when it is made.
+    """A schedule of jaxmix: a function at module level and its fixed arguments.
 
     The value is `formula(step, *parts)` for one step `>= 0` (int32 or float32), where each schedule
-    among the parts is replaced by its own value at the step. `units`: if given, formula and parts
-    see the step in units: a number of steps that make one, or a function of a known step, which
-    makes it a schedule for the host. It can be pickled if its parts can.
+    among the parts is replaced by its own value at the step. With `units`, formula and parts get
+    the step in these units; if `units` is a function, the schedule works on the host only. A
+    `Formula` can be pickled if its parts can.
 
-    Known steps below 0 count as 0, as traced ones do: `optax.join_schedules` asks for them.
+    Steps below 0 count as 0, known or traced: `optax.join_schedules` asks for them.
     """
 
     formula: Callable[..., Array]
@@ -180,13 +181,13 @@ class Formula:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def value(self, step: Array) -> Array:
-        """The value at one step that may be traced."""
+        """The value at one step, traced or not."""
         step = in_units(jnp.where(step < 0, 0, step), self.units)
         parts = [compiled(_call, p)(step) if callable(p) else p for p in self.parts]
         return self.formula(step, *parts)
 
     def combine_on_host(self, steps: np.ndarray, lenient: bool) -> np.ndarray:
-        """The values at known steps, each schedule among the parts by `values_on_host`."""
+        """The values at known steps; each schedule among the parts by `values_on_host`."""
         units, missing = known_units(steps, self.units, lenient)
         values = [values_on_host(p, units, lenient=lenient) for p in self.parts if callable(p)]
         with jax.enable_x64(units.dtype.kind == "i" and int(units.max()) > MAX_STEP):
@@ -207,9 +208,9 @@ class Formula:
 
 
 def compiled(body: Callable[..., Array], schedule: Schedule) -> Callable[..., Array]:
-    """`body(schedule, ...)` compiled: as made before, if the schedule still reads the same values.
+    """`body(schedule, ...)` compiled, once for as long as the schedule reads the same values.
 
-    Kept per schedule and freed with it: what is kept holds the schedule by a weak reference.
+    The cache holds a schedule by a weak reference, so an entry is freed with its schedule.
     """
     kind = types.FunctionType | functools.partial | Formula
     seen = snapshot(schedule) if isinstance(schedule, kind) else None
@@ -225,7 +226,7 @@ def compiled(body: Callable[..., Array], schedule: Schedule) -> Callable[..., Ar
 
 @dataclasses.dataclass
 class _Kept:
-    """What a schedule read when it was traced, and what was compiled then, by body."""
+    """What a schedule read when it was traced, and the functions compiled then, by body."""
 
     seen: Any
     functions: dict[Callable[..., Array], Callable[..., Array]]
@@ -235,7 +236,7 @@ _KEPT: weakref.WeakKeyDictionary[Any, _Kept] = weakref.WeakKeyDictionary()
 
 
 def _traced(body: Callable[..., Array], reference: weakref.ref[Any], step: Array) -> Array:
-    """Trace the body; the schedule may change what it reads by being called (count its calls)."""
+    """Trace the body; a call may change what the schedule reads (it may count its calls)."""
     schedule = reference()
     value = body(schedule, step)
     if schedule in _KEPT:
@@ -264,7 +265,7 @@ def call_each(
 
 
 def float32_of(value: Any) -> Any:
-    """Float32 of a value; weights [K] of half precision whose sum is 1 but for rounding get it."""
+    """A value in float32; half-precision weights [K] of sum 1, except for rounding, get sum 1."""
     wide = value.astype(np.float32)
     is_half = jnp.issubdtype(value.dtype, jnp.floating) and value.dtype.itemsize < 4
     if value.ndim != 1 or not is_half:

@@ -1,4 +1,4 @@
-"""What is no schedule, or no value of one, is refused by name, with what to do instead."""
+"""Errors for what is not a schedule, or not a value of one: which, and what to do instead."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNTRACED = (
     jax.errors.TracerIntegerConversionError,
     jax.errors.NonConcreteBooleanIndexError,
 )
-"""What JAX raises where plain Python asks a traced step for its number."""
+"""What JAX raises where plain Python needs the number of a traced step."""
 
 
 def check_schedule(schedule: Any, name: str = "schedule") -> None:
@@ -44,7 +44,7 @@ def check_schedule(schedule: Any, name: str = "schedule") -> None:
 
 
 def ask(schedule: Schedule, step: Any) -> Any:
-    """`schedule(step)`; what it raises says which schedule, or what a schedule must be."""
+    """`schedule(step)`; its errors get a note that names the schedule, or say what to change."""
     try:
         return schedule(step)
     except Exception as error:
@@ -53,7 +53,7 @@ def ask(schedule: Schedule, step: Any) -> Any:
             arguments = printable(str(inspect.signature(schedule)))[:200]
             raise TypeError(
                 f"schedule must take one argument, the step, got {name}{arguments}: "
-                "give it the others with functools.partial, or call it if it returns a schedule"
+                "bind the others with functools.partial, or call it if it returns a schedule"
             ) from None
         if isinstance(step, Tracer) and _is_untraced(error):
             raise TypeError(
@@ -107,12 +107,12 @@ def name_of(schedule: Any) -> str:
 
 
 def _is_untraced(error: Exception) -> bool:
-    """True if plain Python got a traced step: JAX's errors, or a look-up by it in a dict."""
+    """True if plain Python got a traced step: JAX's own errors, or a traced key of a dict."""
     return isinstance(error, UNTRACED) or (isinstance(error, TypeError) and "Tracer" in str(error))
 
 
 def _is_factory(function: types.FunctionType) -> bool:
-    """True for a function of optax or jaxmix that makes schedules and is none."""
+    """True for a function of optax or jaxmix that returns a schedule, as `cosine_schedule`."""
     package = (function.__module__ or "").partition(".")[0]
     return package in ("optax", "jaxmix") and "<locals>" not in function.__qualname__
 

@@ -1,8 +1,8 @@
-"""What a callable reads, as a value: equal snapshots mean that what was compiled is still right.
+"""What a function reads, as a value: while it stays equal, a compiled function stays valid.
 
 Numbers, arrays and functions are described by what they hold, also inside tuples, lists, dicts,
 closures, defaults, partials, frozen dataclasses and the globals that a function names. Anything
-else (an object with attributes, a module of the user) may change unseen, so it has no snapshot.
+else (an object with attributes, a module of the user) may change unnoticed, so it has no snapshot.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DISPATCHED = type(np.interp)
 
 
 class _UnknownError(Exception):
-    """Something that may change without being seen."""
+    """Something that may change unnoticed."""
 
 
 class _Same:
@@ -43,7 +43,7 @@ class _Same:
 
 
 class _SameTracer(_Same):
-    """A traced array, which must not be kept: equal as long as it is there."""
+    """A traced array, held by a weak reference: equal to itself as long as it exists."""
 
     def __init__(self, value: Any):
         self._reference = weakref.ref(value)
@@ -54,7 +54,7 @@ class _SameTracer(_Same):
 
 
 def snapshot(value: Any) -> Any:
-    """What `value` reads, to be compared with `==`; None where that can't be known."""
+    """What `value` reads, to be compared with `==`; None if that can't be known."""
     try:
         return _seen(value, ())
     except _UnknownError:
@@ -95,7 +95,7 @@ def _seen(value: Any, path: tuple[int, ...]) -> Any:
 
 
 def _function(function: types.FunctionType, path: tuple[int, ...]) -> Any:
-    """A function's code and all that it reads beside its arguments."""
+    """The code of a function and all that it reads besides its arguments."""
     cells = function.__closure__ or ()
     try:
         read: list[Any] = [cell.cell_contents for cell in cells]

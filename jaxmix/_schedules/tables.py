@@ -1,4 +1,4 @@
-"""Schedules written as tables of values, and any schedule read out as one."""
+"""Schedules made from tables of values, and tables made from schedules."""
 
 from __future__ import annotations
 
@@ -19,23 +19,22 @@ from jaxmix._types import Array, ArrayLike, Schedule
 def staged_schedule(
     stages: Mapping[int, ArrayLike | Sequence[float]], ramp_steps: float = 0
 ) -> Schedule:
-    """Give absolute values by stage: from step s on, `stages[s]`.
+    """Hold one value per stage: `stages[s]` from step s on.
 
-    The change at s touches no step before s: step s - 1 has the old value to the bit. With
-    `ramp_steps` R the value at s is still the old one and goes in a straight line to the new one at
-    s + R, which may be the first step of the next stage but not a later one.
+    With `ramp_steps` R, the value at step s is still the old one. It changes in a straight line and
+    reaches the new value at step s + R. Step s - 1 always has exactly the old value.
 
     Args:
-      stages: `{first_step: value}` in any order, a stage at 0 among them; the values are numbers (a
-        gamma), or all arrays [K] of weights.
-      ramp_steps: R `>= 0`, in steps.
+      stages: `{first_step: value}` in any order, with a stage at step 0. The values are all numbers
+        (gamma) or all arrays [K] (weights).
+      ramp_steps: R, in steps, `>= 0`. A ramp ends at the first step of the next stage or before.
 
     Returns:
-      A schedule of float32 scalars, or of [K].
+      A schedule of float32 scalars, or of float32 [K].
 
     Raises:
-      ValueError, TypeError: no stage at 0, a first step that is negative or no int, values that are
-        not finite or differ in shape, a ramp that reaches into the next stage.
+      ValueError, TypeError: no stage at step 0, a first step that is negative or not an int, values
+        that are not finite or differ in shape, a ramp that is longer than its stage.
 
     Example:
       >>> import jaxmix
@@ -59,18 +58,18 @@ def staged_schedule(
 def table_schedule(
     values: ArrayLike | Sequence[float] | Sequence[Sequence[float]],
 ) -> Schedule:
-    """Read one value per step from a table; steps beyond its end have the last value.
+    """Read one value per step from a table; steps after its end have the last value.
 
-    A float step takes the entry of the whole step before it.
+    A float step is rounded down to a whole step.
 
     Args:
       values: [T], or [T, K] for weights.
 
     Returns:
-      A schedule of float32 scalars, or of [K].
+      A schedule of float32 scalars, or of float32 [K].
 
     Raises:
-      ValueError: an empty table, another rank, entries that are not finite.
+      ValueError: an empty table, a table of another rank, entries that are not finite.
 
     Example:
       >>> import jaxmix
@@ -87,13 +86,13 @@ def tabulate(schedule: Schedule, num_steps: int) -> Array:
 
     Args:
       schedule: any schedule, optax's included.
-      num_steps: T `>= 1`.
+      num_steps: T, `>= 1`.
 
     Returns:
       float32 [T], or [T, K] for a schedule of weights.
 
     Raises:
-      ValueError, TypeError: `num_steps < 1`, a schedule that can't be called.
+      ValueError, TypeError: `num_steps < 1`, a schedule that is not a function of the step.
 
     Example:
       >>> import jaxmix
@@ -120,7 +119,7 @@ def _table(step: Array, table: np.ndarray) -> Array:
 
 
 def _finite(name: str, values: Any) -> np.ndarray:
-    """A float32 table of its own with at least one entry, all finite."""
+    """The values as a new float32 table, checked: at least one entry, all finite."""
     table = np.array(values, np.float32)
     need(table.ndim in (1, 2) and table.size > 0, name, "[T] or [T, K], not empty", table.shape)
     bad = table[~np.isfinite(table)]

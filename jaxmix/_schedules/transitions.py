@@ -1,15 +1,17 @@
-"""Shapes of gamma(step) that optax lacks. Each factory returns a pure `schedule(step) -> float32`.
+"""Shapes of gamma(step) that optax lacks: each function returns a schedule of float32 scalars.
 
-For linear, polynomial and constant schedules and for warm-ups use optax's: any `optax.Schedule` is
-taken wherever these are. What holds for all shapes here:
+For linear, polynomial and constant schedules and for warm-ups use optax's. jaxmix takes any
+`optax.Schedule`. These rules hold for all shapes here:
 
-- The step is an int of any dtype, NumPy's or JAX's, traced or not, or a float (units of
-  `rescale_schedule`), or a whole array of steps. Steps are 0-based; those below 0 count as 0.
-- Ends are met to the bit (`float32(init_value)`, `float32(end_value)`) and held before and after;
-  no value lies outside them; eager, jit, vmap and scan give the same bits.
-- The derivative in a float step is finite everywhere.
-- Sizes (`transition_steps`, ...) are numbers known now, at least 1, of any size, whole for steps.
-  A float step has 24 bits, so it tells neighbours apart up to 2^24 only; an int step always does.
+- A step is 0-based. It is an int of any dtype, of NumPy or JAX, traced or not; a float (units of
+  `rescale_schedule`); or an array of steps. Steps below 0 count as 0.
+- Both ends are exact (`float32(init_value)`, `float32(end_value)`), also before and after the
+  transition, and no value lies outside them.
+- Eager, jit, vmap and scan give the same bits.
+- The derivative with respect to a float step is finite everywhere.
+- Sizes (`transition_steps`, ...) are numbers known at trace time, at least 1, without a limit.
+- A float step has 24 bits, so neighbouring steps are distinct up to 2^24 only. Int steps always
+  are.
 """
 
 from __future__ import annotations
@@ -32,14 +34,17 @@ def cosine_schedule(
 ) -> Schedule:
     """Follow half a cosine: slow at both ends, fastest in the middle.
 
-    With p = (step - transition_begin) / transition_steps in [0, 1]:
-    init_value + (end_value - init_value) (1 - cos(pi p)) / 2 (Loshchilov and Hutter 2017, SGDR).
+    The value is ``init_value + (end_value - init_value) (1 - cos(pi p)) / 2`` with
+    ``p = (step - transition_begin) / transition_steps`` in [0, 1].
 
     Args:
-      init_value: value up to step `transition_begin`.
-      end_value: value from step `transition_begin + transition_steps` on.
-      transition_steps: length of the way, `>= 1`.
-      transition_begin: first step of the way, `>= 0`.
+      init_value: the value up to step `transition_begin`.
+      end_value: the value from step `transition_begin + transition_steps` on.
+      transition_steps: the steps of the transition, `>= 1`.
+      transition_begin: the first step of the transition, `>= 0`.
+
+    Returns:
+      A schedule of float32 scalars.
 
     Raises:
       ValueError: a value that is not finite, `transition_steps < 1`, `transition_begin < 0`.
@@ -49,6 +54,8 @@ def cosine_schedule(
       >>> gamma = jaxmix.cosine_schedule(0.0, 1.0, transition_steps=4)
       >>> [round(float(gamma(t)), 3) for t in range(6)]
       [0.0, 0.146, 0.5, 0.854, 1.0, 1.0]
+
+    Source: Loshchilov and Hutter 2017, SGDR: Stochastic Gradient Descent with Warm Restarts.
     """
     return Formula(_cosine, _way(init_value, end_value, transition_steps, transition_begin))
 
@@ -60,18 +67,21 @@ def sigmoid_schedule(
     transition_begin: float = 0,
     steepness: float = 12.0,
 ) -> Schedule:
-    """Follow an S-curve that stays near its ends for long and moves in the middle.
+    """Follow an S-curve: nearly flat at both ends, steep in the middle.
 
-    With l the logistic function, k the steepness and p as in `cosine_schedule`:
-    s(p) = (l(k (p - 1/2)) - l(-k/2)) / (l(k/2) - l(-k/2)), which is 0 at 0 and 1 at 1; the value is
-    init_value + (end_value - init_value) s(p).
+    The value is ``init_value + (end_value - init_value) s(p)``, with p as in `cosine_schedule`.
+    ``s(p) = (l(k (p - 1/2)) - l(-k/2)) / (l(k/2) - l(-k/2))``, where l is the logistic function and
+    k the steepness.
 
     Args:
-      init_value, end_value, transition_steps, transition_begin: as in `cosine_schedule`.
-      steepness: k `>= 0.001`; towards 0 the curve is a straight line, at 100 a step in the middle.
+      init_value, end_value, transition_steps, transition_begin: as for `cosine_schedule`.
+      steepness: `>= 0.001`. Near 0 the curve is a straight line, at 100 a jump in the middle.
+
+    Returns:
+      A schedule of float32 scalars.
 
     Raises:
-      ValueError: as `cosine_schedule`; `steepness < 0.001`.
+      ValueError: as for `cosine_schedule`; `steepness < 0.001`.
 
     Example:
       >>> import jaxmix
@@ -87,16 +97,19 @@ def sigmoid_schedule(
 def exponential_schedule(
     init_value: float, end_value: float, transition_steps: float, transition_begin: float = 0
 ) -> Schedule:
-    """Multiply by the same factor at every step: `init_value (end_value / init_value)^p`.
+    """Multiply the value by the same factor at every step.
 
-    p is as in `cosine_schedule`.
+    The value is ``init_value (end_value / init_value)^p``, with p as in `cosine_schedule`.
 
     Args:
       init_value, end_value: both positive or both negative.
-      transition_steps, transition_begin: as in `cosine_schedule`.
+      transition_steps, transition_begin: as for `cosine_schedule`.
+
+    Returns:
+      A schedule of float32 scalars.
 
     Raises:
-      ValueError: as `cosine_schedule`; a value of 0 or two of different sign.
+      ValueError: as for `cosine_schedule`; an end that is 0; two ends of different sign.
 
     Example:
       >>> import jaxmix
@@ -116,12 +129,15 @@ def make_schedule(
     """Make a schedule by name: `start` at step 0, `end` at step `n_steps - 1`.
 
     Args:
-      n_steps: steps of the run, `>= 1`; with a single step the value is `start`.
-      start, end: the two ends, held before and after.
-      kind: "linear", "cosine", "sigmoid" or "exponential" (both ends of one sign).
+      n_steps: the steps of the run, `>= 1`. With a single step the value is `start`.
+      start, end: the two ends. Steps after the last have the value `end`.
+      kind: "linear", "cosine", "sigmoid" or "exponential" (both ends of the same sign).
+
+    Returns:
+      A schedule of float32 scalars.
 
     Raises:
-      ValueError: an unknown kind, `n_steps < 1`, ends that the shape does not take.
+      ValueError: an unknown kind, `n_steps < 1`, ends that this kind does not allow.
 
     Example:
       >>> import jaxmix

@@ -1,4 +1,4 @@
-"""A step in other units, epochs or rows: in floats inside jit, exact on the host."""
+"""Steps in other units, such as epochs or rows: in floats inside jit, exact on the host."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from jaxmix._checks import need, plain_number
 from jaxmix._types import Array
 
 Units = float | Callable[[int], Any] | None
-"""Steps that make one unit; or a function from a known step to its units; None for steps."""
+"""The steps in one unit; or a function that returns the units before a known step; or None."""
 
 
 def in_units(step: Array, units: Units) -> Array:
-    """A step that may be traced in units, as float32."""
+    """A step, traced or not, in units, as float32."""
     if units is None:
         return step
     if callable(units):
@@ -24,12 +24,12 @@ def in_units(step: Array, units: Units) -> Array:
     count = step.astype(jnp.float32)
     if units < 1.0:
         return count * np.float32(1.0 / units)
-    # By a constant XLA would multiply with the reciprocal, and epoch 3 would begin a step late.
+    # XLA multiplies by the reciprocal of a constant; epoch 3 would then begin one step late.
     return count / jnp.where(count > 0, np.float32(units), 1.0)
 
 
 def known_units(steps: np.ndarray, units: Units, lenient: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Known steps in units, and where with `lenient` there are none."""
+    """Known steps in units; with `lenient` also at which of them the function failed."""
     missing = np.zeros(len(steps), bool)
     if units is None:
         return steps, missing
@@ -53,6 +53,6 @@ def known_units(steps: np.ndarray, units: Units, lenient: bool) -> tuple[np.ndar
 
 
 _HOST_ONLY = (
-    "steps_per_unit must be a number inside jit, got a function, which is exact and for the host: "
-    "pass jaxmix.table_schedule(jaxmix.tabulate(schedule, num_steps)), or give it to a MixPlan"
+    "steps_per_unit must be a number inside jit, got a function, which only runs on the host: "
+    "pass jaxmix.table_schedule(jaxmix.tabulate(schedule, num_steps)), or use a MixPlan"
 )

@@ -1,4 +1,4 @@
-"""The weights of the sources: a number, an array or a schedule made float32 [K] on the simplex."""
+"""The weights of a step: a number, an array or a schedule as float32 [K] on the simplex."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from jaxmix._schedules.evaluate import as_step, call_schedule, float32_of
 from jaxmix._types import Array, ArrayLike, Schedule, Weights
 
 TOLERANCE = 1e-4
-"""How far a weight may be outside [0, 1], and their sum off 1, before they are refused.
+"""How far a weight may be outside [0, 1], and the sum of the weights away from 1.
 
-It covers float32 sums of 1,000 weights and decimals of five digits. Half-precision weights are
-rounded by more; `float32_of` brings those to the sum 1 first, known or traced.
+It covers float32 sums of 1,000 weights, and weights written with five decimals. The rounding of
+half-precision weights is larger, so `float32_of` first divides those by their sum.
 """
 
 
@@ -28,18 +28,18 @@ def weights_at(step: ArrayLike, weights: Weights, num_sources: int | None = None
 
     Args:
       step: the step, a scalar int of any dtype; may be traced.
-      weights: gamma in [0, 1], the share of source 0 of two; or an array [K], `>= 0` with sum 1;
+      weights: gamma in [0, 1], the weight of source 0 of two; or an array [K], `>= 0` with sum 1;
         or a schedule `step -> gamma` or `step -> [K]`, any optax schedule included.
-      num_sources: K if it is known (static); weights of another length are refused.
+      num_sources: K (static), to check the number of weights; None for no check.
 
     Returns:
-      float32 [K] with sum 1. Two sources get exactly (gamma, 1 - gamma). Numbers that are known
-      now are checked, and of a schedule at a traced step those of step 0. Other traced weights are
-      clipped to the simplex: see `checkify_weights`. A NaN stays visible as NaN.
+      float32 [K] with sum 1; for two sources exactly (gamma, 1 - gamma). Weights known at trace
+      time are checked, and of a schedule at a traced step the weights at step 0. Other traced
+      weights are clipped to the simplex, and a NaN stays NaN: see `checkify_weights`.
 
     Raises:
-      ValueError, TypeError: known weights that are NaN, negative, above 1 or do not sum to 1 within
-        1e-4; a rank other than 0 or 1; a length other than `num_sources`.
+      ValueError, TypeError: known weights that are NaN, negative, above 1, or whose sum is not 1
+        within 1e-4; a rank other than 0 or 1; a number of weights other than `num_sources`.
 
     Example:
       >>> import jaxmix
@@ -99,21 +99,22 @@ def to_simplex(
 def checkify_weights(step: ArrayLike, weights: Weights) -> None:
     """Report weights that are NaN or off the simplex, with the step, under `checkify`.
 
-    Traced weights are otherwise clipped to the simplex, and only a NaN stays visible. Call it
-    beside `mix_rows` or a loss, inside a function that `checkify.checkify` transforms.
+    Call it beside `mix_rows` or a loss, in a function that `checkify.checkify` transforms. Without
+    it, traced weights are clipped to the simplex, and only a NaN stays visible.
 
     Args:
       step: the step, a scalar int of any dtype; may be traced.
       weights: gamma in [0, 1]; an array [K], `>= 0` with sum 1 within 1e-4; or a schedule returning
-        either. Numbers that are known at the call raise at once, as in `weights_at`.
+        either.
 
     Raises:
-      ValueError: from JAX, when it is traced without `checkify`. With it the error is in the
-        returned `err`, and `err.throw()` raises `checkify.JaxRuntimeError`.
+      ValueError: known weights off the simplex, at once, as for `weights_at`. For traced weights
+        the error is in the returned `err`, and `err.throw()` raises `checkify.JaxRuntimeError`. JAX
+        raises ValueError if the function is traced without `checkify`.
 
-    `checkify` itself fails around a `shard_map` on a mesh with explicit axes (what `jax.make_mesh`
-    makes by default), even where the check is outside the `shard_map`: use
-    `axis_types=(AxisType.Auto,)`, or look at `mix/gamma` in `MixMetrics`, where a NaN shows.
+    On a mesh with explicit axes, the default of `jax.make_mesh`, `checkify` fails around any
+    `shard_map`. Use ``axis_types=(AxisType.Auto,)``, or look for a NaN in `mix/gamma` of
+    `MixMetrics`.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmix
@@ -167,7 +168,7 @@ def are_weights(values: np.ndarray) -> np.ndarray:
 
 
 def numbers_of(weights: Any) -> Array | np.ndarray:
-    """A number, a sequence or an array as an array of floats; anything else raises TypeError."""
+    """A number, a sequence or an array of numbers as an array; anything else raises TypeError."""
     weights = unwrapped(weights)
     if isinstance(weights, list | tuple) and any(isinstance(w, jax.Array) for w in weights):
         weights = jnp.stack([jnp.asarray(weight, jnp.float32) for weight in weights])
@@ -184,7 +185,7 @@ def numbers_of(weights: Any) -> Array | np.ndarray:
 
 
 def _checked(weights: Any) -> Array | np.ndarray:
-    """Float32 of weights that are no schedule; the numbers are checked if they are known."""
+    """Weights that are not a schedule, as float32; checked if they are known."""
     raw = numbers_of(weights)
     if is_concrete(raw):
         check_simplex("weights", float32_of(np.asarray(raw)))

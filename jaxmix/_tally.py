@@ -1,7 +1,7 @@
-"""Long sums by source without x64: counts past 2^32, float totals that don't drift.
+"""Long sums by source without x64: counts above 2^32, float totals without drift.
 
-Both are pairs of arrays. Pairs of several devices or steps may be added up array by array (`psum`,
-`jax.tree.map(jnp.add, ...)`), up to 2^16 of them, and stay right.
+Both are pairs of arrays. Up to 2^16 pairs, of several devices or steps, may be added array by array
+(`psum`, `jax.tree.map(jnp.add, ...)`).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from jaxmix._checks import need
 from jaxmix._types import Array
 
 LOW = 2**16
-"""A count is `low + LOW * high`, in uint32; `low` has 16 bits to spare for plain sums."""
+"""A count is `low + LOW * high`, in uint32; `low` has 16 spare bits for plain sums."""
 
 
 def sum_by_source(values: Array, source: Array, num_sources: int) -> Array:
-    """The sums [K] of `values` [B] over the rows of each source; other sources count nowhere."""
+    """The sums [K] of `values` [B] over the rows of each source; rows of no source are left out."""
     is_int = jnp.issubdtype(source.dtype, jnp.integer)
     need(is_int, "source", "of an integer dtype", source.dtype, TypeError)
-    if source.dtype.itemsize < 4:  # int8 has no number for the 129th source
+    if source.dtype.itemsize < 4:  # int8 can't hold source 128
         source = source.astype(jnp.int32)
     mine = source[:, None] == jnp.arange(num_sources, dtype=source.dtype)[None, :]
     return jnp.where(mine, values[:, None], jnp.zeros((), values.dtype)).sum(0, dtype=values.dtype)
@@ -31,14 +31,14 @@ def carry(low: Array, high: Array) -> tuple[Array, Array]:
 
 
 def count_as_float(low: Array, high: Array) -> Array:
-    """Counts in float32, right to two roundings."""
+    """Counts in float32, exact except for two roundings."""
     return high.astype(jnp.float32) * LOW + low.astype(jnp.float32)
 
 
 def add_floats(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
-    """The sum of two `(total, rest)`, numbers with twice the bits of a float (Knuth's two-sum).
+    """The sum of two pairs `(total, rest)`, with twice the bits of a float (Knuth's two-sum).
 
-    `total` is the number rounded, `rest` what that has lost; 0 where `total` is not finite.
+    `total` is the rounded number and `rest` its rounding error, 0 where `total` is not finite.
     """
     total = a[0] + b[0]
     gain = total - a[0]

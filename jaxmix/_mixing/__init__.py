@@ -1,1 +1,1 @@
-"""What happens to rows inside a step: which source each row takes, and the rows moved."""
+"""Mixing inside a step: the source of each row, and the rows themselves."""

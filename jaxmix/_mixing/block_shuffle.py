@@ -1,4 +1,4 @@
-"""Shuffle blocks of neighbouring rows, then the rows of a window of blocks: few, whole reads."""
+"""Shuffle blocks of neighbouring rows, then rows within a window of blocks: few, whole reads."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ import numpy as np
 from jaxmix._checks import need, whole_number
 from jaxmix._mixing.permutation import Key, Words, mix_key, numpy_like, permute, round_keys
 
-# Words that set the keys of one epoch apart: of the order of the blocks, and of each window.
+# Words from which an epoch's keys are made: for the order of the blocks, the last block, a window.
 _BLOCKS, _LAST_BLOCK, _WINDOWS = np.uint32(0x5851F42D), np.uint32(0xB5297A4D), np.uint32(0x68E31DA4)
 _ONE = np.uint32(1)
 
 
 @dataclasses.dataclass(frozen=True)
 class BlockShuffle:
-    """Shuffle so that neighbouring positions read few blocks of neighbouring rows.
+    """A shuffle for which neighbouring positions read few blocks of neighbouring rows.
 
-    The rows are cut into blocks, the blocks are put in random order, and the rows of each
-    `window_blocks` blocks in that order are shuffled among themselves. So a window of
-    `block_rows * window_blocks` positions holds exactly the rows of `window_blocks` whole blocks.
-    The last block may be short and is served like the others.
+    Use it for data on disks and object stores. The rows are cut into blocks, and the blocks are put
+    in random order. Then the rows of each `window_blocks` blocks are shuffled. So a window of
+    ``block_rows * window_blocks`` positions holds exactly the rows of `window_blocks` whole blocks.
+    The last block may be shorter.
 
     Args:
-      block_rows: neighbouring rows in a block, >= 1 (static).
-      window_blocks: blocks in a window, >= 1 (static).
+      block_rows: the number of rows in a block, `>= 1` (static).
+      window_blocks: the number of blocks in a window, `>= 1` (static).
 
     Raises:
-      ValueError, TypeError: a number that is no integer or below 1; a window of 2^32 rows or more.
+      ValueError, TypeError: a number that is not an integer or below 1; a window of 2^32 rows or
+        more.
 
     Example:
       >>> import jaxmix, numpy as np
@@ -49,12 +50,11 @@ class BlockShuffle:
 
 
 def permute_blocks(index: Words, length: Words, key: Key, block: BlockShuffle) -> Words:
-    """Where the block shuffle of [0, length) puts each index, for lengths to 2^32 - block_rows.
+    """Where the block shuffle of [0, length) puts each index; length at most 2^32 - block_rows.
 
-    The short block takes the last slot of a window, so that the rows before each slot can be
-    counted. A slot drawn at random names the window, as the short block would lie there in a random
-    order; the order of the blocks in a window does not matter. The other blocks are permuted
-    over the other slots.
+    The last block, which may be short, takes the last slot of a window, so that the rows before
+    each slot can be counted. A random slot decides which window; the order of the blocks inside a
+    window does not matter. The other blocks are permuted over the other slots.
     """
     where, minimum = numpy_like(index).where, numpy_like(index).minimum
     block_rows, window_blocks = np.uint32(block.block_rows), np.uint32(block.window_blocks)
@@ -69,7 +69,7 @@ def permute_blocks(index: Words, length: Words, key: Key, block: BlockShuffle) -
     short_slot = first_slot + minimum(window_blocks, num_blocks - first_slot) - _ONE
     short_end = (short_slot + _ONE) * block_rows - missing
 
-    # With the missing rows counted, all windows but the last have the same size.
+    # If the missing rows are counted too, all windows except the last have the same size.
     spaced = index + where(index >= short_end, missing, zero)
     window = spaced // window_rows
     start = window * window_rows

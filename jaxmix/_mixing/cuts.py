@@ -1,4 +1,4 @@
-"""Weights as cuts through the 2^32 values of a random word, in whole numbers."""
+"""Weights as cuts that divide the 2^32 values of a random word, in whole numbers."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ LAST_WORD = np.uint32(2**32 - 1)
 def weight_cuts(simplex: Array) -> tuple[Array, Array]:
     """The summed weights below sources 1 .. K - 1 in units of 2^-32, and which of them are 1.
 
-    Each exact sum is divided by the sum of all weights and rounded to the nearest unit, so the
-    units of a source are within one of its share. A weight of 0 has none. Any other has at
-    least one, which its neighbours give where the weight is below a unit. A sum of 2^32 wraps to 0,
-    hence the flags. Weights that are NaN leave all units to the last source.
+    Each exact sum is divided by the sum of all weights and rounded to the nearest unit. So the
+    units of a source are within one of its weight. A weight of 0 has no unit. Any other weight has
+    at least one; neighbours give it if the weight is below a unit. A sum of 2^32 wraps to 0, so
+    flags mark it. If weights are NaN, the last source has all units.
     """
     size = simplex.shape[0]
     need(size <= MAX_SOURCES, "the number of weights", f"<= {MAX_SOURCES}", size)
@@ -29,7 +29,7 @@ def weight_cuts(simplex: Array) -> tuple[Array, Array]:
     moved = fraction + 2**14 - _excess_below(units, fraction)
     cuts = (units << 1) + (moved >> 15).astype(jnp.uint32)  # in units of 2^-32
     is_whole = (units >= 2**30) & (cuts < 2**30)
-    # From here on the last unit below each cut, as 2^32 itself has no place in 32 bits.
+    # From here on: the last unit below each cut, because 2^32 itself does not fit 32 bits.
     last = jnp.where(is_whole, LAST_WORD, cuts - jnp.minimum(cuts, 1))
     before = ranks - jnp.minimum(ranks, 1)
     last = jnp.clip(last, before, LAST_WORD - (ranks[-1] - ranks))
@@ -42,9 +42,9 @@ def weight_cuts(simplex: Array) -> tuple[Array, Array]:
 def _exact_sums(weights: Array) -> tuple[Array, Array, Array]:
     """The summed weights in units of 2^-31, uint32, and their next 16 bits, int32.
 
-    Beside them how many of the weights up to each are above 0, uint32. A weight is cut into a whole
-    number and a fraction of 32 bits, or 16 for few sources, in limbs so narrow that the sums of all
-    limbs fit 32 bits.
+    The third array is the number of weights above 0 up to each source, uint32. A weight is split
+    into a whole number and a fraction of 32 bits (16 for few sources), in limbs that are so narrow
+    that their sums over all sources fit 32 bits.
     """
     size = weights.shape[0]
     width = 16 if size <= 2**16 else 8
@@ -63,12 +63,12 @@ def _exact_sums(weights: Array) -> tuple[Array, Array, Array]:
 
 
 def _sums(numbers: Array) -> Array:
-    """The sum of the numbers up to each, uint32."""
+    """The cumulative sums of the numbers, uint32."""
     return jnp.cumsum(numbers, dtype=jnp.uint32)
 
 
 def _excess_below(units: Array, fraction: Array) -> Array:
-    """What each sum loses when the sum of all is divided down to 1, in units of 2^-47, int32.
+    """What each sum loses when all are divided by the total, in units of 2^-47, int32.
 
     Weights on the simplex sum to 1 within 2^-18, so the series e - e^2 of e / (1 + e) is enough.
     """
@@ -91,10 +91,10 @@ def wide_product(factor: Array, other: Array | int) -> tuple[Array, Array]:
 
 
 def count_cuts(places: Array, cuts: Array) -> Array:
-    """How many of the rising cuts [K - 1] each place has reached: its source, int32."""
+    """The source of each place, int32: how many of the ascending cuts [K - 1] are at most it."""
     if cuts.shape[0] > 64:
         found = jnp.searchsorted(cuts, places, side="right", method="scan_unrolled")
         return found.astype(jnp.int32)
-    # Written out, since a sum over an axis of K is not fused from about K = 30 on.
+    # Written as K - 1 additions: XLA does not fuse a sum over an axis of about 30 or more.
     reached = [(places >= cut).astype(jnp.int32) for cut in cuts]
     return functools.reduce(jnp.add, reached, jnp.zeros(places.shape, jnp.int32))

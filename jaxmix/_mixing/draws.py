@@ -18,8 +18,8 @@ from jaxmix._mixing.keys import row_bits, slot_word, step_key
 from jaxmix._schedules.weights import weights_at
 from jaxmix._types import Array, ArrayLike, AxisName, Microbatch, PRNGKey, Weights
 
-# Below it the weight of the second of two sources is drawn by itself. Not 1/2, where schedules rest
-# or pass: there a rounding of gamma, in one compilation of a schedule, would swap all rows.
+# If the weight of source 1 of two is below RARE, source 1 is drawn, else source 0. RARE is not 1/2:
+# schedules rest at or pass 1/2, and there a rounding of gamma would exchange all rows.
 RARE = 0.00713
 
 
@@ -33,38 +33,36 @@ def bernoulli_sources(
     microbatch: Microbatch | None = None,
     group_size: int = 1,
 ) -> Array:
-    """Draw a source for each row, every row on its own.
+    """Draw a source for each row, independently of the other rows.
 
-    For two sources the draw is `jax.random.bernoulli(row_key, weight, mode="high")` on a key for
-    each global row, with the weight of source 0, or of source 1 where that is below 0.7 %. More
-    sources compare 32 random bits per row with the summed weights. Each weight is divided by their
-    sum and is right to 2^-32, for up to 2^24 sources. A source of weight 0 is never drawn and one
-    of weight 1 always.
+    For two sources the draw is ``jax.random.bernoulli(row_key, weight, mode="high")`` with a key
+    for each global row and the weight of source 0, or of source 1 if that is below 0.7 %. For more
+    sources 32 random bits per row are compared with the summed weights. Each weight is exact to
+    2^-32, for up to 2^24 sources. Weight 0 is never drawn, weight 1 always.
 
     Args:
       key: the root key, typed or old-style, of any implementation. It is not consumed: pass the
-        same key at every step. It is hashed with threefry, by constants of jaxmix's own: no key
-        that `fold_in`, `split` or `nnx.Rngs` makes of it gives a part of this draw.
-      step: the optimizer update, a scalar int of any dtype; may be traced. Under accumulation it
-        stays the same for all microbatches of the update.
-      weights: gamma, the share of source 0 of two; an array [K]; or a schedule returning either.
-      num_rows: the rows to draw in this call (static), b = B / shards / microbatches.
-      axis_name: inside `pmap` or `shard_map`, the axis, or axes in the order in which they split
-        the rows (static); `()` gives every device the same draw. The shards' draws together are the
-        draw of the global batch.
-      microbatch: `(index, count)`, where an update has `count` (static) calls: this call draws part
-        `index` of B, a scalar int, may be traced, taken modulo `count`. The shards split the
-        microbatch.
-      group_size: neighbouring rows that share a draw (static). It divides the global batch B; a
-        group may span shards and microbatches.
+        same key at every step. Other code may use it too, since jaxmix hashes it with constants of
+        its own: no key made by `fold_in`, `split` or `nnx.Rngs` gives a part of this draw.
+      step: the optimizer update, a scalar int of any dtype; may be traced. Under gradient
+        accumulation it is the same for all microbatches of the update.
+      weights: gamma, the weight of source 0 of two; an array [K]; or a schedule returning either.
+      num_rows: the rows to draw in this call (static), ``B / shards / microbatches``.
+      axis_name: inside `pmap` or `shard_map`, the axis that splits the rows, or several in the
+        order in which they split them (static). The shards then draw parts of one global batch.
+        With `()` every device has the same draw.
+      microbatch: `(index, count)` if an update takes `count` calls (static): this call draws part
+        `index` of B, a scalar int that may be traced, modulo `count`. Shards split the microbatch.
+      group_size: the number of neighbouring rows that share a draw (static). It divides the global
+        batch B. A group may span shards and microbatches.
 
     Returns:
       int32 [num_rows], the source of each row in [0, K).
 
     Raises:
-      ValueError, TypeError: a key that is none; a step that is no integer; weights off the simplex;
-        `num_rows` or `group_size` below 1, or not divisible; no `axis_name` inside `pmap` or
-        `shard_map`; a `microbatch` that is no such pair.
+      ValueError, TypeError: not a key; a step that is not an integer; weights off the simplex;
+        `num_rows` or `group_size` below 1; a `group_size` that does not divide B; no `axis_name`
+        inside `pmap` or `shard_map`; a `microbatch` that is not such a pair.
 
     Example:
       >>> import jax, jaxmix
@@ -92,8 +90,8 @@ def bernoulli_sources(
 def _one_of_two(key: Array, simplex: Array, rows: Array) -> Array:
     """The Bernoulli draw of each global row, int32."""
     words = jax.random.key_data(key)
-    # The row is added to a word of the key: threefry takes keys and counters alike, and a `fold_in`
-    # for each row would be one more hash.
+    # The row is added to a word of the key, where `fold_in` would cost one more hash per row:
+    # threefry mixes its key as well as its counter.
     row_words = jnp.stack([jnp.broadcast_to(words[0], rows.shape), words[1] + rows], axis=1)
     row_keys = jax.random.wrap_key_data(row_words, impl="threefry2x32")
     is_rare = simplex[1] < RARE
@@ -112,24 +110,24 @@ def systematic_sources(
     microbatch: Microbatch | None = None,
     group_size: int = 1,
 ) -> Array:
-    """Draw a source for each row so that each gets floor or ceil of its share of the global batch.
+    """Draw a source for each row, with counts of floor or ceil of ``B w_k`` in the global batch.
 
-    Systematic sampling: with B rows in all (or groups of rows), one random offset u per step and
-    C_k = B (w_0 + ... + w_{k-1}), source k holds the slots i of 0 .. B - 1 with
-    C_k <= i + u < C_{k+1}. Its number of rows has expectation exactly B w_k. Row i of the batch
-    takes slot (a i + r) mod B, with a fixed `a` near B / golden ratio and a random r, which spreads
-    the rows of a source evenly over the batch, its shards and microbatches. No random number per
-    row.
+    This is systematic sampling. With one random offset u per step and
+    ``C_k = B (w_0 + ... + w_{k-1})``, source k holds the slots i of 0 .. B - 1 for which
+    ``C_k <= i + u < C_{k+1}``. Its expected number of rows is exactly ``B w_k``. Row i of the batch
+    takes slot ``(a i + r) mod B``, with a fixed a near B / golden ratio and a random r. This
+    spreads the rows of a source evenly over the batch, its shards and its microbatches. With
+    `group_size` the same holds for groups instead of rows.
 
     Args:
       key, step, weights, num_rows, axis_name, microbatch, group_size: as for `bernoulli_sources`.
-        The numbers of rows hold over all shards and microbatches of the update together.
+        The counts hold for all shards and microbatches of the update together.
 
     Returns:
       int32 [num_rows], the source of each row in [0, K).
 
     Raises:
-      ValueError, TypeError: as `bernoulli_sources`.
+      ValueError, TypeError: as for `bernoulli_sources`.
 
     Example:
       >>> import jax, jaxmix
@@ -159,24 +157,24 @@ def counted_sources(
     microbatch: Microbatch | None = None,
     group_size: int = 1,
 ) -> Array:
-    """Give each source exactly its count of the rows of the global batch.
+    """Assign a source to each row so that each source has exactly its count in the global batch.
 
-    The slots 0 .. B - 1 are dealt to the sources in order, and row i takes slot (a i + r) mod B as
-    in `systematic_sources`. For the key `jax.random.key(seed)` these are the sources of
-    `MixPlan(..., seed=seed).rows(step)`.
+    The slots 0 .. B - 1 are given to the sources in order, and row i takes slot
+    ``(a i + r) mod B``, as in `systematic_sources`. With the key `jax.random.key(seed)` these are
+    the sources of `MixPlan(..., seed=seed).rows(step)`.
 
     Args:
       key, step, num_rows, axis_name, microbatch, group_size: as for `bernoulli_sources`.
-      counts: int [K], `>= 0`, multiples of `group_size` with the sum B, the rows of the global
-        batch. Traced counts can't be checked: rows beyond their sum get the source -1, where
-        `select_rows` takes the last one.
+      counts: int [K], `>= 0`, multiples of `group_size` with the sum B. Traced counts can't be
+        checked: if their sum is below B, the rows that are left get the source -1, for which
+        `select_rows` takes the last batch.
 
     Returns:
       int32 [num_rows], the source of each row in [0, K).
 
     Raises:
-      ValueError, TypeError: as `bernoulli_sources`; counts that are known and negative, or
-        no multiples of `group_size`, or of another sum than B.
+      ValueError, TypeError: as for `bernoulli_sources`; known counts that are negative, that are
+        not multiples of `group_size`, or whose sum is not B.
 
     Example:
       >>> import jax, jaxmix, numpy as np
@@ -209,20 +207,20 @@ def uniform_rows(
     axis_name: AxisName | None = None,
     microbatch: Microbatch | None = None,
 ) -> Array:
-    """Draw a row of a buffer for each row of the batch, uniformly in [0, lengths[row]).
+    """Draw an index for each row of the batch, uniformly in ``[0, lengths[row])``.
 
     Args:
-      key, step, axis_name, microbatch: as for `bernoulli_sources`; the draw is independent of every
-        source drawn with the same key and step.
-      lengths: int [num_rows], the length of the buffer that each row is taken from, in [1, 2^31).
-        Traced lengths can't be checked; what is outside counts as the nearest bound.
+      key, step, axis_name, microbatch: as for `bernoulli_sources`. The draw is independent of the
+        sources drawn with the same key and step.
+      lengths: int [num_rows], the length of the buffer from which each row is taken, in [1, 2^31).
+        Traced lengths can't be checked; one outside the range counts as the nearest bound.
 
     Returns:
-      int32 [num_rows]. Each row of a buffer of n rows has the probability 1/n, right to 2^-32.
+      int32 [num_rows]. Each index below a length n has the probability 1/n, exact to 2^-32.
 
     Raises:
-      ValueError, TypeError: lengths that are no integers [num_rows], or known and out of range; and
-        as `bernoulli_sources`.
+      ValueError, TypeError: lengths that are not integers [num_rows], known lengths out of range;
+        and as for `bernoulli_sources`.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmix
@@ -245,9 +243,9 @@ def uniform_rows(
 
 
 Draw = Literal["bernoulli", "systematic"] | Callable[..., Array]
-"""A draw by name, or a function that is called as `bernoulli_sources` is.
+"""A draw by name, or a function with the arguments of `bernoulli_sources`.
 
-It gets `axis_name` and `group_size` at every call, and `microbatch` where one is given.
+It gets `axis_name` and `group_size` at every call, and `microbatch` if there is one.
 """
 
 
@@ -262,7 +260,7 @@ def draw_sources(
     microbatch: Microbatch | None,
     group_size: int,
 ) -> Array:
-    """The sources that a draw gives, by name or as a function."""
+    """The sources from a draw, which is given by name or as a function."""
     named = {"bernoulli": bernoulli_sources, "systematic": systematic_sources}
     known = callable(draw) or (isinstance(draw, str) and draw in named)
     hint = "(for exact counts: a MixPlan, or counted_sources with select_rows)"
@@ -275,5 +273,5 @@ def draw_sources(
 
 
 def _repeat(source: Array, repeat: int) -> Array:
-    """Each source given to `repeat` neighbouring rows."""
+    """Each source for `repeat` neighbouring rows."""
     return jnp.broadcast_to(source[:, None], (source.shape[0], repeat)).reshape(-1)

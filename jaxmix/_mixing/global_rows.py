@@ -19,16 +19,15 @@ def global_rows(
     microbatch: Microbatch | None,
     group_size: int = 1,
 ) -> tuple[Array, int, int]:
-    """The global numbers of this call's rows, or groups of rows.
+    """The numbers of this call's rows, or groups of rows, in the global batch.
 
-    Microbatch m is the m-th part of the global batch, and a shard is a part of the microbatch. So
-    a microbatch has the same rows whether `jit` splits it over a mesh, without an `axis_name`, or
-    `shard_map` does.
+    Microbatch m is the m-th part of the global batch, and a shard is a part of the microbatch. So a
+    microbatch has the same rows whether `jit` splits it over a mesh or `shard_map` does.
 
     Returns:
-      The groups, uint32 [num_rows / r]; how many the global batch has; and r, how many
-      neighbouring rows of this call share a group number. It is below `group_size` where groups
-      span calls.
+      The numbers of the groups, uint32 [num_rows / r]; the number of groups in the global batch;
+      and r, the number of neighbouring rows of this call in one group. r is below `group_size` if
+      groups span calls.
     """
     num_rows = whole_number("num_rows", num_rows, 1)
     group_size = whole_number("group_size", group_size, 1)
@@ -38,7 +37,7 @@ def global_rows(
     need(total < 2**31, "the global batch", "below 2^31 rows", total)
     even = total % group_size == 0
     need(even, "group_size", f"a divisor of the {total} rows of the global batch", group_size)
-    # A call starts at a multiple of `num_rows`, so no `repeat` rows from there lie in two groups.
+    # A call starts at a multiple of `num_rows`, so each run of `repeat` rows lies in one group.
     repeat = math.gcd(num_rows, group_size)
     rows = jnp.arange(num_rows // repeat, dtype=jnp.uint32)
     if shards * count > 1:
@@ -55,7 +54,7 @@ def _shard(axis_name: AxisName | None) -> tuple[Array, int]:
     need(
         axis_name is not None or not mapped,
         "axis_name",
-        f"the mapped axes that split the rows, of {mapped}, or () for one draw on all devices",
+        f"those axes of {mapped} that split the rows, or () for the same draw on all devices",
         axis_name,
     )
     if not axis_name:

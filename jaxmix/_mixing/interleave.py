@@ -16,10 +16,10 @@ GOLDEN_RATIO = (1.0 + math.sqrt(5.0)) / 2.0
 
 @functools.lru_cache(maxsize=256)
 def slot_multiplier(num_rows: int) -> int:
-    """The multiplier a of row -> slot (a row + r) mod B that spreads neighbouring slots best.
+    """The multiplier a in slot ``(a row + r) mod B`` that spreads neighbouring slots best.
 
-    Among the numbers prime to B and near B/golden ratio it is the one whose continued fraction a/B
-    has the smallest largest quotient, which bounds how unevenly the slots fall on the rows.
+    Candidates are the numbers prime to B near B / golden ratio. The best one has the smallest
+    largest quotient in the continued fraction of a/B: that bounds how uneven the spread is.
     """
     centre = round(num_rows / GOLDEN_RATIO)
     reach = range(max(1, centre - 64), min(num_rows, centre + 64) + 1)
@@ -48,9 +48,9 @@ def slots_of_rows(rows: Array, total: int, word: Array) -> Array:
 
 
 class SlotOrder:
-    """The slot (a i + r) mod B of every row i: one permutation, turned by another amount each step.
+    """The slot ``(a i + r) mod B`` of every row i: one permutation, rotated differently each step.
 
-    Slots 0 .. B - 1 are dealt to the sources in order, as in `counted_sources`; r is a hash of the
+    Slots 0 .. B - 1 are given to the sources in order, as in `counted_sources`. r is a hash of the
     seed and the step.
     """
 
@@ -62,12 +62,12 @@ class SlotOrder:
         self._twice = np.concatenate([once, once])
 
     def turns(self, first_step: int, num_steps: int) -> list[int]:
-        """By how many rows the permutation is turned at each of these steps."""
+        """By how many rows the permutation is rotated at each of these steps."""
         steps = np.arange(first_step, first_step + num_steps).astype(np.uint32)
         words = host_word(self._seed, steps, "counted")
         offsets = words.astype(np.int64) % self._batch_size
         return (offsets * self._inverse % self._batch_size).tolist()
 
     def slots(self, turn: int, first_row: int, num_rows: int) -> np.ndarray:
-        """The slots int64 [b] of the rows from `first_row` on at a step with this turn; a view."""
+        """The slots of `num_rows` rows from `first_row` on at a step with this turn: a view."""
         return self._twice[turn + first_row : turn + first_row + num_rows]

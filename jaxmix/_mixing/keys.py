@@ -1,4 +1,4 @@
-"""Keys of jaxmix's own, one for each use and step, on the device and on the host."""
+"""The keys of jaxmix: one for each use and step, on the device and on the host."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 def step_key(key: PRNGKey, step: ArrayLike, use: Use) -> Array:
     """The threefry key of a step for one use, from a root key of any implementation.
 
-    The words of the root are changed before the step is folded in. `fold_in` and `split` lead from
-    the root itself to other keys, so none that a user derives is one of these.
+    The words of the root are changed before the step is folded in. So no key that a user derives
+    from the root, by `fold_in` or `split`, is one of these.
     """
     check_key(key)
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
@@ -44,7 +44,7 @@ def check_key(key: Any) -> None:
 
 
 def slot_word(key: PRNGKey, step: ArrayLike) -> Array:
-    """The word by which the slots of a planned or counted batch are turned at a step, uint32."""
+    """The word r by which the slots of a planned or counted batch are rotated at a step, uint32."""
     return jax.random.key_data(step_key(key, step, "counted"))[1]
 
 
@@ -74,7 +74,7 @@ def host_word(seed: int, steps: np.ndarray, use: Use) -> np.ndarray:
 def use_words(use: Use) -> tuple[int, int]:
     """Two 32-bit constants for each use.
 
-    The first is not 0, so no root that is changed by it is the key of a seed below 2^32.
+    The first is not 0. So no root changed by it is the key of another seed below 2^32.
     """
     digest = hashlib.sha256(f"jaxmix {use}".encode()).digest()
     return int.from_bytes(digest[:4], "big"), int.from_bytes(digest[4:8], "big")

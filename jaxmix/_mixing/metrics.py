@@ -1,4 +1,4 @@
-"""The mix that really happened, as scalars that stay on the device until they are read."""
+"""Metrics of the mix that really happened, kept on the device until they are read."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from jaxmix._types import Array, ArrayLike, AxisName
 
 @flax.struct.dataclass
 class MixMetrics:
-    """Rows of each source, of the run and of a window of it, and the weights that planned them.
+    """Counts of the rows of each source, in the run and in a window of it, and their weights.
 
-    A pytree for jit, scan, pmap and shard_map; nothing is read by the host before `compute`. Rows
-    are counted exactly up to 2^48 without x64. The window begins where `new_window` was called
-    last, or at `empty`.
+    They are a pytree for jit, scan, pmap and shard_map. The host reads nothing before `compute`.
+    Rows are counted exactly up to 2^48 without x64. The window begins at the last `new_window`, or
+    at `empty`. A NaN weight stays visible. All attributes are arrays [K].
 
-    Fields, each [K]: `rows_low` and `rows_high`, uint32, for the `rows_low + 2^16 * rows_high` rows
-    of the run; `window_low` and `window_high`, the same for the window; `planned` and
-    `planned_rest`, float32, the sum over the window's steps of batch size * weights, and what
-    rounding took from it; `weights`, float32, of the last update, 0 before it. A NaN weight stays
-    visible.
+    Attributes:
+      rows_low, rows_high: uint32; the rows of the run are ``rows_low + 2^16 rows_high``.
+      window_low, window_high: the same for the window.
+      planned, planned_rest: float32, the sum over the steps of the window of B times the weights,
+        and its rounding error.
+      weights: float32, the weights of the last update, 0 before the first.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmix
@@ -55,14 +56,14 @@ class MixMetrics:
 
     @classmethod
     def empty(cls, num_sources: int) -> MixMetrics:
-        """Return metrics without rows, of K sources (static); they may be donated."""
+        """Return metrics of K sources (static) without any rows; their buffers may be donated."""
         shape = (whole_number("num_sources", num_sources, 1),)
         words = [jnp.zeros(shape, jnp.uint32) for _ in range(4)]
         floats = [jnp.zeros(shape, jnp.float32) for _ in range(3)]
         return cls(*words, *floats)
 
     def new_window(self) -> MixMetrics:
-        """Return the same run with an empty window: call it after a report."""
+        """Return the same run with an empty window; call it after each report."""
         none = MixMetrics.empty(self.weights.shape[0])
         kept = {"rows_low": self.rows_low, "rows_high": self.rows_high, "weights": self.weights}
         return dataclasses.replace(none, **kept)
@@ -73,16 +74,16 @@ class MixMetrics:
         """Return the metrics with one more batch, in the run and in the window.
 
         Args:
-          source: int [B], the source of each row, of `mix_rows`, `draw_rows` or a plan's batch. A
-            row of a source that is none of the K, as after an edit of the plan alone, makes all
-            weights NaN for good.
-          weights: float [K], of the step, such as `weights_at(step, weights)`.
-          axis_name: inside `pmap` or `shard_map`, the axis or axes that split the rows (static);
-            the rows of all shards are counted and the result is the same on each.
+          source: int [B], the source of each row, from `mix_rows`, `draw_rows` or a plan's batch.
+            If one is not in [0, K), for example after only the plan was edited, all weights become
+            NaN and stay NaN.
+          weights: float [K], the weights of the step, such as `weights_at(step, weights)`.
+          axis_name: inside `pmap` or `shard_map`, the axis or axes that split the rows (static).
+            The rows of all shards are counted, and the result is the same on each.
 
         Raises:
-          ValueError, TypeError: weights of another number of sources, or several batches stacked
-            (scan over them); a source of another dtype than int.
+          ValueError, TypeError: a number of weights other than K; stacked batches (scan over
+            them); a `source` that is not of integers.
         """
         shape = self.weights.shape
         source, weights = jnp.asarray(source), jnp.asarray(weights, jnp.float32)
@@ -99,9 +100,9 @@ class MixMetrics:
         return self.merge(step)
 
     def merge(self, other: MixMetrics) -> MixMetrics:
-        """Return both together; the weights come from `other` unless it is empty.
+        """Return the sum of both; the weights are taken from `other` unless it is empty.
 
-        A weight that is NaN in either stays NaN, so that one bad step shows later.
+        A weight that is NaN in either stays NaN, so that a bad step can be seen later.
         """
         rows = self.rows_low + other.rows_low, self.rows_high + other.rows_high
         window = self.window_low + other.window_low, self.window_high + other.window_high
@@ -117,19 +118,20 @@ class MixMetrics:
         """Return a flat dict of scalars for any metric writer.
 
         Args:
-          names: the names of the K sources; "0", "1", ... if not given.
-          lengths: rows in one epoch of each source, of any size.
+          names: the names of the K sources; by default "0", "1", ...
+          lengths: the rows in one epoch of each source.
 
         Returns:
-          Of the last update `mix/weight/<name>` and, for two sources, `mix/gamma`. Of the window,
-          each a mean over its rows and 0 before any: `mix/planned/<name>`, the weight, and
-          `mix/share/<name>`, what really happened. Of the run `mix/rows/<name>` and, with
-          `lengths`, `mix/epochs/<name>`. Outside jit they are NumPy float64, rows exact; inside jit
-          float32.
+          A dict. Outside jit its values are NumPy float64 with exact rows, inside jit float32.
+
+          - Of the last update: `mix/weight/<name>` and, for two sources, `mix/gamma`.
+          - Of the window, as means over its rows (0 without rows): `mix/planned/<name>`, the
+            weight, and `mix/share/<name>`, what really happened.
+          - Of the run: `mix/rows/<name>` and, with `lengths`, `mix/epochs/<name>`.
 
         Raises:
-          ValueError, TypeError: names or lengths that are not K, names that repeat, a length below
-            1; metrics with a device axis in front (take one device's).
+          ValueError, TypeError: not K names or lengths, names that repeat, a length below 1;
+            metrics with a leading device axis (pass those of one device).
         """
         need(self.weights.ndim == 1, "the metrics", "of rank 1", self.weights.shape)
         num_sources = self.weights.shape[0]

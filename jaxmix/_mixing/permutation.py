@@ -17,8 +17,8 @@ Words = Any
 Key = tuple[Words, Words]
 """The two words that decide a permutation."""
 
-# Numbers without a pattern in their bits. Factors are odd; the round step is even, so that it keeps
-# a factor odd.
+# Numbers without a pattern in their bits. Factors are odd. The round step is even: a factor plus
+# the step stays odd.
 _FACTORS = (np.uint32(0x21F0AAAD), np.uint32(0x735A2D97))
 _KEY_STEPS = (np.uint32(0xA511E9B3), np.uint32(0x63D83595), np.uint32(0x1B56C4E9))
 _ROUND_STEP = np.uint32(0x7F4A7C16)
@@ -31,7 +31,7 @@ def numpy_like(words: Words) -> Any:
 
 
 def mix_key(left: Words, right: Words, word: Words) -> Key:
-    """A key from three words; beside one `word`, different pairs have different keys.
+    """A key from three words; for one `word`, different pairs (left, right) have different keys.
 
     A Feistel network of three rounds, so that neighbouring words give unrelated keys.
     """
@@ -42,7 +42,7 @@ def mix_key(left: Words, right: Words, word: Words) -> Key:
 
 
 def _scramble(word: Words) -> Words:
-    """A hash of each word, without collisions; it may overwrite an array of NumPy."""
+    """A hash of each word, without collisions; a NumPy array may be overwritten."""
     word ^= word >> 16
     word *= _FACTORS[0]
     word ^= word >> 15
@@ -52,7 +52,7 @@ def _scramble(word: Words) -> Words:
 
 
 def round_keys(key: Key) -> Iterator[Key]:
-    """For each round the word to add and an odd word to multiply with."""
+    """For each round the word to add and the odd word to multiply by."""
     added, factor = key[0], key[1] | _ONE
     for _ in range(NUM_ROUNDS):
         yield added, factor
@@ -62,9 +62,9 @@ def round_keys(key: Key) -> Iterator[Key]:
 def permute(index: Words, length: Words, keys: Iterable[Key]) -> Words:
     """Where the permutation of [0, length) with these round keys puts each index.
 
-    The indices lie in a grid of 2^k columns and about as many rows, of which the last may be short.
-    In turn the columns and the rows are rotated, each within its own length and by a hash of its
-    own number. Within a line a rotation is a bijection, so the whole is one for every length.
+    The indices form a grid of 2^k columns and about as many rows; the last row may be short. In
+    even rounds every column is rotated, in odd rounds every row: within its own length, by a hash
+    of its own number. Each rotation is a bijection, so the whole is one for every length.
     """
     minimum = numpy_like(index).minimum
     last = length - _ONE
@@ -85,7 +85,7 @@ def permute(index: Words, length: Words, keys: Iterable[Key]) -> Words:
 
 
 def _rotate(place: Words, size: Words, turn: Words, minimum: Any) -> Words:
-    """`(place + turn) % size` for both below `size`: of the two words, one wraps to a large one."""
+    """`(place + turn) % size` for both below `size`: the smaller of two words, as one may wrap."""
     turn += place
     return minimum(turn, turn - size)
 
@@ -93,8 +93,8 @@ def _rotate(place: Words, size: Words, turn: Words, minimum: Any) -> Words:
 def _turn(line: Words, size: Words, line_bits: Words, key: Key) -> Words:
     """A hash of each line, scaled to [0, size), where `size` is at most 2^line_bits.
 
-    It is floor(h size / 2^w), with as many bits w of the hash as let the product fit in a word:
-    `lax.mulhi` does not compile for sharded arrays, and a remainder costs a division.
+    It is floor(h size / 2^w) of the top w bits h of the hash, with w so small that the product fits
+    a word. `lax.mulhi` does not compile for sharded arrays, and a remainder costs a division.
     """
     added, factor = key
     turn = (line + added) * factor
@@ -127,7 +127,7 @@ def permute_one(index: int, length: int, keys: Iterable[Key]) -> int:
 
 
 def num_bits(word: Words) -> Words:
-    """The bits of each word, from its highest one on."""
+    """The bit length of each word, as `int.bit_length`."""
     if isinstance(word, jax.Array):
         return np.uint32(32) - jax.lax.clz(word)
     # A double holds a word without rounding, so its exponent is the number of bits.

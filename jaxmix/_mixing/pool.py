@@ -1,4 +1,4 @@
-"""Rows taken from buffers of different lengths that are kept as one."""
+"""Rows taken from buffers of different lengths, which are stored as one buffer."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from jaxmix._types import Array, ArrayLike, AxisName, Microbatch, PRNGKey, PyTre
 
 @jax.tree_util.register_pytree_node_class
 class RowPool:
-    """Pre-fetched buffers of different lengths, kept as one; only the rows taken are moved.
+    """Prefetched buffers of different lengths, stored as one; only the rows taken are moved.
+
+    A pool is a pytree: pass it to a jitted step as an argument, not as a constant. On a mesh
+    replicate it, or make one pool per shard inside `shard_map`.
 
     Args:
-      *buffers: K trees of equal structure and dtypes; the leaves of buffer k have shape [N_k, ...],
-        equal but for N_k. They are copied once, at the call.
-
-    A pool is a pytree: pass it to a jitted step as an argument, not as a constant. On a mesh keep
-    it replicated, or one pool for each shard inside `shard_map`.
+      *buffers: K trees of equal structure and dtypes. The leaves of buffer k have the shape
+        ``[N_k, ...]`` and differ in N_k only. They are copied once, when the pool is made.
 
     Raises:
-      ValueError, TypeError: naming the leaf and the source, where the buffers differ; an empty
-        buffer; 2^31 rows and more.
+      ValueError, TypeError: buffers that differ; the message names the leaf and the source. An
+        empty buffer; 2^31 rows or more in all.
 
     Example:
       >>> import jax.numpy as jnp, jaxmix
@@ -49,18 +49,28 @@ class RowPool:
         self.rows: PyTree = jax.tree.map(_joined, *buffers)
 
     def take(self, source: Array | np.ndarray, index: Array | np.ndarray) -> PyTree:
-        """Take the rows `index` of the buffers `source`, int [b] both; indices wrap at the end.
+        """Take a row for each pair of `source` and `index`; indices wrap at the end of a buffer.
 
-        NumPy indices may be of any size beside a known source; others, and traced ones, are
-        32-bit numbers. Index n of a buffer of n rows is its row 0, -1 its last.
+        Args:
+          source: int [b], the buffer of each row.
+          index: int [b], the row of that buffer. In a buffer of n rows index n is row 0, and index
+            -1 is the last row. NumPy indices may have any size if `source` is known; otherwise
+            indices fit 32 bits.
+
+        Returns:
+          A tree like the buffers, with leaves [b, ...].
+
+        Raises:
+          ValueError, TypeError: arrays that are not integers [b]; NumPy indices of 2^31 or more, or
+            below 0, with a traced `source`.
         """
         check_numbers("source", source)
         check_numbers("index", index)
         need(index.shape == source.shape, "index", f"of shape {source.shape}", index.shape)
         lengths = np.asarray(self.lengths, np.int32)
         starts = jnp.asarray(np.cumsum(lengths, dtype=np.int32) - lengths)
-        if isinstance(index, np.ndarray):  # a plan's int64 index would not survive as int32
-            wide = np.uint64 if index.dtype.kind == "u" else np.int64  # both at once are float64
+        if isinstance(index, np.ndarray):  # a plan's int64 index may not fit int32
+            wide = np.uint64 if index.dtype.kind == "u" else np.int64  # NumPy mixes them to float64
             index = index.astype(wide)
             if is_concrete(source):
                 index %= lengths.astype(wide)[np.asarray(source)]
@@ -92,7 +102,7 @@ jax.export.register_pytree_node_serialization(
 
 
 def _joined(first: Array, *others: Array) -> Array:
-    """The leaves of all buffers as one new array; `concatenate` would not copy one leaf alone."""
+    """The leaves of all buffers as one new array; `concatenate` does not copy a single leaf."""
     return jnp.concatenate([first, *others]) if others else jnp.array(first, copy=True)
 
 
@@ -108,19 +118,19 @@ def draw_rows(
     microbatch: Microbatch | None = None,
     group_size: int = 1,
 ) -> MixedBatch:
-    """Draw a source for each row, then a row of that source's buffer, uniformly with replacement.
+    """Draw a source for each row, then a row of its buffer, uniformly and with replacement.
 
     Args:
-      key, step, weights, draw, axis_name, microbatch, group_size: as for `mix_rows`. Rows of a
-        group share their source, not their row.
-      pool: the buffers.
-      num_rows: the rows to draw in this call (static), B / shards / microbatches.
+      key, step, weights, draw, axis_name, microbatch, group_size: as for `mix_rows`. The rows of a
+        group share their source; each is drawn independently from its buffer.
+      pool: the buffers, a `RowPool`.
+      num_rows: the rows to draw in this call (static), ``B / shards / microbatches``.
 
     Returns:
-      MixedBatch(rows, source, weights), rows a tree of arrays [num_rows, ...].
+      `MixedBatch(rows, source, weights)`; the leaves of `rows` are [num_rows, ...].
 
     Raises:
-      ValueError, TypeError: as `mix_rows`.
+      ValueError, TypeError: as for `mix_rows`; a `pool` that is not a `RowPool`.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmix

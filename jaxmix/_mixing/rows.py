@@ -1,4 +1,4 @@
-"""Rows picked from batches of equal shape, each from the batch of its source."""
+"""Rows picked from batches of equal shape: each row from the batch of its source."""
 
 from __future__ import annotations
 
@@ -18,14 +18,20 @@ from jaxmix._types import Array, ArrayLike, AxisName, Microbatch, PRNGKey, PyTre
 
 
 class MixedBatch(NamedTuple):
-    """A mixed batch: `rows`, a tree [B, ...]; `source`, int32 [B]; `weights`, float32 [K]."""
+    """A mixed batch, and how it was mixed.
+
+    Attributes:
+      rows: a tree of arrays [B, ...], like the batches.
+      source: int32 [B], the source of each row.
+      weights: float32 [K], the weights of the step.
+    """
 
     rows: PyTree
     source: Array
     weights: Array
 
     def __repr__(self) -> str:
-        """Dtypes and shapes; the numbers stay where they are."""
+        """Show dtypes and shapes; no array is copied from a device."""
         shown = [f"{name}={jax.tree.map(_Shown, part)}" for name, part in self._asdict().items()]
         return f"MixedBatch({', '.join(shown)})"
 
@@ -34,10 +40,10 @@ jax.export.register_namedtuple_serialization(MixedBatch, serialized_name="jaxmix
 
 
 def select_rows(source: Array, *batches: PyTree) -> PyTree:
-    """Pick row i of the batch from `batches[source[i]]`.
+    """Pick row i of the result from ``batches[source[i]]``.
 
-    Every row stays in its place, so no row crosses devices and the batch's sharding is kept. A NaN
-    in a row that is not taken reaches neither the result nor its gradient.
+    Every row keeps its place, so no row moves between devices and the sharding stays the same. A
+    NaN in a row that is not picked reaches neither the result nor its gradient.
 
     Args:
       source: int [B], the source of each row in [0, K).
@@ -47,8 +53,8 @@ def select_rows(source: Array, *batches: PyTree) -> PyTree:
       A tree like the batches, with their dtypes and weak types.
 
     Raises:
-      ValueError, TypeError: at trace time, naming the leaf and the source, where the batches
-        differ.
+      ValueError, TypeError: at trace time, if the batches differ; the message names the leaf and
+        the source.
 
     Example:
       >>> import jax.numpy as jnp, jaxmix
@@ -83,34 +89,35 @@ def mix_rows(
     microbatch: Microbatch | None = None,
     group_size: int = 1,
 ) -> MixedBatch:
-    """Mix batches row by row: `B_t = gamma_t X + (1 - gamma_t) Y` as a choice of rows.
+    """Mix batches row by row: ``B_t = gamma_t X + (1 - gamma_t) Y`` as a choice of rows.
+
+    Each row is taken whole from one batch; rows are never averaged.
 
     Args:
-      key: the root key, the same at every step. Step and global row are folded in, after a constant
-        of jaxmix's own: the rest of the program may use the key, too.
-      step: the optimizer update, a scalar int of any dtype; may be traced. With
-        `optax.MultiSteps` it is `gradient_step` of its state; `nnx.Optimizer.step` counts
-        microsteps there.
-      weights: gamma, the share of the first batch of two; an array [K]; or a schedule returning
+      key: the root key. It is not consumed: pass the same key at every step. Other code may use it
+        too, see `bernoulli_sources`.
+      step: the optimizer update, a scalar int of any dtype; may be traced. With `optax.MultiSteps`
+        pass `gradient_step` of its state, since `nnx.Optimizer.step` counts microsteps there.
+      weights: gamma, the weight of the first of two batches; an array [K]; or a schedule returning
         either.
-      *batches: K trees of equal structure, shapes [b, ...] and dtypes, where b is the part of the
-        global batch B that this call has.
-      draw: "bernoulli", "systematic" or a function that is called as `bernoulli_sources` is
-        (static): with `axis_name` and `group_size`, and with `microbatch` where one is given.
-      axis_name: inside `pmap` or `shard_map`, the axis, or axes in the order in which they split
-        the rows (static); `()` gives every device the same draw.
-      microbatch: `(index, count)` where the rows of one update come in `count` (static) calls: this
-        is part `index` of B, a scalar int that may be traced, taken modulo `count`. No row of the
-        update has another one's draw, and systematic counts hold over all its parts together.
-      group_size: neighbouring rows that share a draw (static); divides B. A group may span shards
-        and microbatches.
+      *batches: K trees of equal structure, shapes [b, ...] and dtypes, where b is the number of
+        rows of this call: ``B / shards / microbatches``.
+      draw: "bernoulli", "systematic" or a function with the arguments of `bernoulli_sources`
+        (static). It gets `microbatch` only if one is given.
+      axis_name: inside `pmap` or `shard_map`, the axis that splits the rows, or several in the
+        order in which they split them (static). With `()` every device has the same draw.
+      microbatch: `(index, count)` if the rows of an update come in `count` calls (static): this
+        call has part `index` of B, a scalar int that may be traced, modulo `count`. Each row of the
+        update has its own draw, and systematic counts hold for all parts together.
+      group_size: the number of neighbouring rows that share a draw (static). It divides B. A group
+        may span shards and microbatches.
 
     Returns:
-      MixedBatch(rows, source, weights).
+      `MixedBatch(rows, source, weights)`.
 
     Raises:
-      ValueError, TypeError: batches that differ, or as many as there are no weights for; and as the
-        draw does.
+      ValueError, TypeError: batches that differ, a number of weights other than K; and as for
+        `bernoulli_sources`.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmix
@@ -138,7 +145,7 @@ def mix_rows(
 
 
 def check_numbers(name: str, numbers: Any) -> None:
-    """Raise unless `numbers` is an array of integers of rank 1."""
+    """Raise unless `numbers` is an array of integers, of rank 1."""
     dtype = getattr(numbers, "dtype", None)
     whole = dtype is not None and jnp.issubdtype(dtype, jnp.integer)
     need(whole, name, "an array of integers", numbers if dtype is None else dtype, TypeError)
@@ -153,9 +160,9 @@ def num_rows_of(name: str, batch: PyTree) -> int:
 
 
 def align_to(source: Array, leaf: Array) -> Array:
-    """`source` with trailing axes of size 1 to meet the leaf, split over devices as its rows are.
+    """`source` with trailing axes of size 1 up to the rank of the leaf, sharded like its rows.
 
-    A mesh with explicit axes refuses a replicated operand beside a sharded one of the same rank.
+    On a mesh with explicit axes JAX refuses a replicated and a sharded operand of the same rank.
     """
     sharding = jax.typeof(leaf).sharding
     if AxisType.Explicit in sharding.mesh.axis_types:

@@ -1,4 +1,4 @@
-"""MixtureSampler: one example at a time on the host, by the same draws as on the device."""
+"""MixtureSampler: one row at a time on the host, with the draws of the device."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ BLOCK = 1024
 
 
 class MixtureSampler:
-    """Mix two datasets example by example: at step t from X with probability gamma_t, else from Y.
+    """A mix of two sources, row by row: row t is from X with probability gamma_t, else from Y.
+
+    Iterating yields the pairs `(t, row)` from t = 0 on. `len(sampler)` is their number.
+    `sampler[t]` returns pair t directly, without the pairs before it.
 
     Args:
-      X, Y: sequences (`len` and `[i]`) of any examples.
-      schedule: the gamma of each step, a sequence of numbers; or a number or a schedule, with
+      X, Y: sequences (`len` and `[i]`) of rows of any kind.
+      schedule: a sequence of gammas, one for each step; or a number or a schedule, with
         `num_steps`.
-      num_steps: the number of examples; by default the length of `schedule`.
-      seed: as for `jax.random.key(seed)`, in [0, 2^32). Example t is a pure function of (seed, t):
-        it is the row that `draw_rows` takes at step t for `num_rows=1`.
-
-    Iterating gives the pairs (t, example), from 0 each time; `len(sampler)` is their number and
-    `sampler[t]` the t-th pair, at once.
+      num_steps: the number of rows; by default the length of `schedule`.
+      seed: as for `jax.random.key(seed)`, in [0, 2^32). Row t is a pure function of (seed, t): it
+        is the row that `draw_rows` takes at step t with `num_rows=1`.
 
     Raises:
-      ValueError, TypeError: an empty X or Y; a known gamma outside [0, 1]; no `num_steps` where it
-        is needed, or more than the sequence has; a seed out of range. IndexError: t outside the
-        range.
+      ValueError, TypeError: an empty X or Y; a known gamma outside [0, 1]; no `num_steps` although
+        `schedule` is not a sequence, or more than its length; a seed out of range.
+      IndexError: a t out of range.
 
     Example:
       >>> import jaxmix

@@ -1,4 +1,4 @@
-"""Which row lies at a position of the endless stream of a source: each row once per epoch."""
+"""The row at each position of the endless stream of a source: each row once per epoch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from jaxmix._mixing.permutation import Key, mix_key, permute, permute_one, round
 from jaxmix._types import ArrayLike
 
 _WORD = 2**32
-# Spreads a length over all bits, so that seed s + 1 with length n + 1 is not seed s with length n.
+# Spreads a length over all bits: (seed + 1, length + 1) must not give the key of (seed, length).
 _SPREAD = np.uint32(0x9E3779B1)
-# Rows that NumPy works on at once, so that all arrays of a round fit in the cache.
+# The rows that NumPy handles at once: all arrays of a round then fit the cache.
 _PIECE_ROWS = 16_384
 
 
@@ -30,28 +30,28 @@ def shuffle_index(
     epoch: ArrayLike = 0,
     block: BlockShuffle | None = None,
 ) -> Any:
-    """Return the row to read at each position, so that every epoch holds each row exactly once.
+    """Return the row to read at each position: a random order with each row once per epoch.
 
-    Each (seed, epoch, length) has a permutation of its own. It is worked out from integers, with no
-    table and no state: any position at once, and the same rows from NumPy, from JAX and under every
-    transform and sharding. It passes statistical tests of randomness; it is not for cryptography.
+    Each (seed, epoch, length) has its own permutation, computed from integers without a table or a
+    state. So any position can be asked for directly. NumPy and JAX give the same rows, under every
+    transform and sharding. The order passes statistical tests; it is not for cryptography.
 
     Args:
-      position: places in the stream of a source, counted through all epochs: an int, or an array of
-        integers. Position p lies in epoch `p // length`. A JAX array is int32 or uint32 and may be
-        traced; NumPy positions reach 2^63.
-      length: rows in the source, 1 <= length < 2^32. Another length gives another order.
-      seed: 0 <= seed < 2^32; as a JAX array uint32.
-      epoch: added to the epoch of each position, modulo 2^32.
-      block: a `BlockShuffle`, for sources whose neighbouring rows are read at once (static). It
-        needs a length of at most 2^32 - block_rows.
+      position: positions in the stream of a source, counted through all epochs: an int or an array
+        of integers. Position p lies in epoch ``p // length``. A JAX array is int32 or uint32. An
+        int or a NumPy array may hold numbers up to 2^63 - 1.
+      length: the rows in the source, ``1 <= length < 2^32``. Each length has its own order.
+      seed: ``0 <= seed < 2^32``; a JAX array is uint32.
+      epoch: a number `>= 0` that is added to the epoch of each position, modulo 2^32.
+      block: a `BlockShuffle`, for sources that read neighbouring rows fast (static); None shuffles
+        single rows. `length` is then at most ``2^32 - block_rows``.
 
-      `length`, `seed` and `epoch` may be arrays too, one number for each position: the rows of
-      several sources in one call. A JAX array may be traced, int32 or uint32.
+    JAX arrays may be traced. `length`, `seed` and `epoch` may be arrays with one number for each
+    position, for the rows of several sources in one call.
 
     Returns:
-      The rows, in [0, length): an int if all arguments are ints, int64 for NumPy. If any argument
-      is a JAX array, a JAX array: of the dtype of `position` if that is one, else uint32.
+      The rows in [0, length): an int if all arguments are ints; a JAX array if any argument is one,
+      with the dtype of `position` if that is a JAX array, else uint32; otherwise NumPy int64.
 
     Raises:
       ValueError, TypeError: numbers out of range or of another type. The values of traced arrays
@@ -143,7 +143,7 @@ def _row_of_ints(position: int, length: int, seed: int, epoch: int) -> int:
 
 
 def _rows_in_numpy(values: tuple[Any, Any, Any, Any], block: BlockShuffle | None) -> Any:
-    """The rows as int64 of NumPy, or an int if all are ints, worked out piece by piece."""
+    """The rows as NumPy int64, or an int if all are ints, computed piece by piece."""
     shape = np.broadcast_shapes(*(np.shape(value) for value in values))
     flat = [
         value if isinstance(value, int) else np.broadcast_to(value, shape).reshape(-1)
@@ -178,12 +178,12 @@ def _rows_of_piece(
 
 
 def _words(value: Any) -> np.ndarray:
-    """The numbers below 2^32 as uint32 of at least one axis: a NumPy scalar warns as it wraps."""
+    """The numbers below 2^32 as uint32 of rank 1 or more: NumPy scalars warn when they wrap."""
     return np.atleast_1d(np.asarray(value)).astype(np.uint32)
 
 
 @functools.lru_cache(maxsize=1024)
 def _scalar_keys(seed: int, epoch: int, length: int) -> tuple[Key, ...]:
-    """The keys of all rounds: an epoch of a source needs them at every step."""
+    """The keys of all rounds, cached: every step in an epoch needs the same ones."""
     pairs = round_keys(mix_key(_words(seed), _words(epoch), _words(length) * _SPREAD))
     return tuple((added[0], factor[0]) for added, factor in pairs)

@@ -1,4 +1,4 @@
-"""Values, parameters and distributions interpolated: one tree for K, weighted by a schedule."""
+"""Interpolation of values, parameters and distributions, weighted by a schedule."""
 
 from __future__ import annotations
 
@@ -15,24 +15,27 @@ from jaxmix._types import Array, ArrayLike, PyTree, Weights
 
 
 def interpolate(step: ArrayLike, weights: Weights, *trees: PyTree) -> PyTree:
-    """Interpolate trees of arrays: `B_t = sum_k w_k(t) tree_k`.
+    """Interpolate trees of arrays: ``B_t = sum_k w_k(t) tree_k``.
 
     Args:
       step: the step, a scalar int of any dtype; may be traced.
-      weights: gamma, the share of the first tree of two; an array [K]; or a schedule returning
+      weights: gamma, the weight of the first of two trees; an array [K]; or a schedule returning
         either.
       *trees: K trees (losses, parameters, targets) of equal structure, shapes and float dtypes.
 
     Returns:
-      A tree like the first, with its dtypes; bfloat16 and narrower are summed in float32. A tree of
-      weight exactly 0 adds nothing, inf and NaN included, and its cotangent is exactly 0; what
-      comes before it with an infinite derivative still makes NaN of that 0 (see `mix_loss_fns`). A
-      tree of weight exactly 1 is returned bit for bit. A weight that is exactly 0 has derivative 0.
-      NaN where traced weights are off the simplex; known ones raise.
+      A tree like the first, with its dtypes. bfloat16 and narrower floats are summed in float32.
+
+      - A tree of weight exactly 0 adds nothing, not even inf or NaN, and its gradient is exactly 0.
+        If the code that computed it has an infinite derivative, ``0 * inf`` still gives NaN there:
+        see `mix_loss_fns`.
+      - A tree of weight exactly 1 is returned bit for bit.
+      - The derivative with respect to a weight that is exactly 0 is 0.
+      - The result is NaN if traced weights are off the simplex.
 
     Raises:
-      ValueError, TypeError: at trace time, naming the leaf and the source, where the trees differ
-        or are not of floats; and as `weights_at` does.
+      ValueError, TypeError: at trace time, if the trees differ or are not of floats; the message
+        names the leaf and the source. Known weights off the simplex, and as for `weights_at`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmix
@@ -48,22 +51,24 @@ def interpolate(step: ArrayLike, weights: Weights, *trees: PyTree) -> PyTree:
 
 
 def mix_log_probs(step: ArrayLike, weights: Weights, *log_probs: PyTree) -> PyTree:
-    """Return log-probabilities of the mixture: `log sum_k w_k(step) p_k`, for `log p_k` given.
+    """Mix distributions given as log-probabilities: return ``log sum_k w_k(step) p_k``.
 
     Args:
       step: the step, a scalar int of any dtype; may be traced.
-      weights: gamma, the share of the first of two; an array [K]; or a schedule returning either.
-      *log_probs: K float arrays of equal shape and dtype, or K trees of them.
+      weights: gamma, the weight of the first of two; an array [K]; or a schedule returning either.
+      *log_probs: ``log p_k``: K float arrays of equal shape and dtype, or K trees of them.
 
     Returns:
-      An array (or tree) like the first; bfloat16 and narrower are summed in float32. -inf is a
-      probability of 0: where all are, the result is -inf. A source of weight exactly 0 adds
-      nothing, inf and NaN included, to value or gradient; one of weight 1 is returned as it is.
-      NaN where traced weights are off the simplex; known ones raise.
+      An array (or tree) like the first. bfloat16 and narrower floats are summed in float32.
+
+      - -inf is a probability of 0. Where all sources have -inf, the result is -inf.
+      - A source of weight exactly 0 adds nothing to the value or the gradient, not even inf or NaN.
+      - A source of weight exactly 1 is returned as it is.
+      - The result is NaN if traced weights are off the simplex.
 
     Raises:
-      ValueError, TypeError: at trace time, naming the leaf and the source, where the arrays differ
-        or are not of floats; and as `weights_at` does.
+      ValueError, TypeError: at trace time, if the arrays differ or are not of floats; the message
+        names the leaf and the source. Known weights off the simplex, and as for `weights_at`.
 
     Example:
       >>> import jax.numpy as jnp, jaxmix
@@ -77,23 +82,22 @@ def mix_log_probs(step: ArrayLike, weights: Weights, *log_probs: PyTree) -> PyTr
 
 
 def mix_logits(step: ArrayLike, weights: Weights, *logits: PyTree, axis: int = -1) -> PyTree:
-    """Mix the distributions softmax(logits_k): return the logits `log sum_k w_k(step) p_k`.
+    """Mix distributions given as logits: return ``log sum_k w_k(step) softmax(logits_k)``.
 
-    Each source is normalised first, so adding a constant to its logits changes nothing, and the
-    result is normalised too. Interpolating logits instead gives a product of the distributions, not
-    a mixture.
+    Each source is normalised first, so a constant added to its logits changes nothing. The result
+    is normalised too. (`interpolate` of logits gives a product of the distributions instead.)
 
     Args:
       step, weights: as for `mix_log_probs`.
-      *logits: K float arrays of equal shape and dtype, or K trees of them; a logit of -inf is a
-        probability of 0. A row of nothing else has no distribution and gives NaN.
+      *logits: K float arrays of equal shape and dtype, or K trees of them. A logit of -inf is a
+        probability of 0. If all logits along `axis` are -inf, the result there is NaN.
       axis: the axis of the classes (static).
 
     Returns:
-      As `mix_log_probs`.
+      An array (or tree) like the first, as for `mix_log_probs`.
 
     Raises:
-      ValueError, TypeError: as `mix_log_probs`.
+      ValueError, TypeError: as for `mix_log_probs`.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmix
@@ -127,7 +131,7 @@ def wide_dtype(dtype: Any) -> Any:
 
 
 def _weighted_sum(shares: Array, leaves: Sequence[Array]) -> Array:
-    """sum_k w_k leaf_k; -0.0 is the number that changes no other when added."""
+    """sum_k w_k leaf_k; a skipped term is -0.0, since adding 0.0 would turn -0.0 into 0.0."""
     wide = wide_dtype(leaves[0].dtype)
     terms = []
     for share, leaf in zip(shares, leaves, strict=True):
@@ -137,7 +141,7 @@ def _weighted_sum(shares: Array, leaves: Sequence[Array]) -> Array:
 
 
 def _mixed(shares: Array, *log_probs: Array) -> Array:
-    """log sum_k w_k p_k, with weight 0 selected away and no log of 0 on the way."""
+    """log sum_k w_k p_k; sources of weight 0 are left out, and no log of 0 is computed."""
     wide = wide_dtype(log_probs[0].dtype)
     terms = []
     for share, leaf in zip(shares, log_probs, strict=True):

@@ -21,44 +21,43 @@ from jaxmix._types import Array, ArrayLike, PyTree, Weights
 def mix_loss_fns(
     weights: Weights, *loss_fns: Callable[..., Any], has_aux: bool = False
 ) -> Callable[..., Any]:
-    """Mix K loss functions into one: `loss_fn(step, *args) = sum_k w_k(step) loss_k(*args)`.
+    """Mix K loss functions into one: ``loss_fn(step, *args) = sum_k w_k(step) loss_k(*args)``.
 
-    A loss of weight exactly 0 is not evaluated (`lax.cond`), neither forward nor backward, so its
-    inf or NaN reaches neither the value nor the gradient. Under `vmap` over steps or weights
-    `lax.cond` evaluates every loss and selects: nothing is saved, the result is the same.
+    A loss of weight exactly 0 is not evaluated (`lax.cond`), neither forward nor backward. So its
+    inf or NaN reaches neither the value nor the gradient. Under `vmap` over steps or weights every
+    loss is evaluated; the result is the same.
 
-    The gradient is worked out next to the value, one loss after the other: the activations of one
-    loss only are alive at a time, and a skipped loss costs no zeros. It follows that:
+    The gradient is computed together with the value, one loss at a time, so that the activations of
+    only one loss are in memory. Therefore:
 
-    - the loss has reverse mode only (`jax.grad`, `jax.vjp`, forward over reverse; no `jax.jvp`);
-    - no gradient flows through aux, as through the aux of `jax.value_and_grad`;
-    - a loss scale for float16 belongs inside the losses, not on their sum;
-    - losses that share a forward pass work it out once each: with both weights above 0, hand their
-      values to `interpolate` instead;
-    - inside `shard_map` what is differentiated is an argument, not a closure of a loss (it raises).
+    - Only reverse mode works (`jax.grad`, `jax.vjp`, forward over reverse), not `jax.jvp`.
+    - No gradient flows through aux.
+    - A loss scale for float16 belongs inside each loss, not on the sum.
+    - A forward pass that losses share is computed once per loss. To share it, pass the values of
+      the losses to `interpolate`.
+    - Inside `shard_map` a differentiated value must be an argument of the losses, not a closure.
 
-    Modules of Flax NNX are passed as arguments, as to `nnx.value_and_grad`. A loss that is
-    evaluated changes their variables (statistics, counts of `nnx.Rngs`), for the losses after it
-    too, in the order 0 .. K - 1; one that is skipped changes nothing. Values that are written have
-    no gradient. Modules that a loss closes over cannot be changed (Flax raises).
+    Pass Flax NNX modules as arguments, as to `nnx.value_and_grad`. Losses run in the order
+    0 .. K - 1. An evaluated loss updates variables (statistics, counts of `nnx.Rngs`), and later
+    losses see this. A skipped loss changes nothing. No gradient flows through updated values.
 
     Args:
-      weights: gamma, the share of the first loss of two; an array [K]; or a schedule returning
-        either. They are a mixture, with the sum 1: for recon + beta * kl see `add_loss_fns`.
-      *loss_fns: K functions of `*args`, pure but for variables of modules in `args`, each returning
-        a float scalar, or `(scalar, aux)` with `has_aux`, aux a tree of arrays.
-      has_aux: the losses return `(scalar, aux)` (static).
+      weights: gamma, the weight of the first of two losses; an array [K]; or a schedule returning
+        either. Their sum is 1; for ``recon + beta * kl`` use `add_loss_fns`.
+      *loss_fns: K functions of `*args`, pure except for variables of modules in `args`. Each
+        returns a float scalar, or `(scalar, aux)` with `has_aux`; aux is a tree of arrays.
+      has_aux: True if the losses return `(scalar, aux)` (static).
 
     Returns:
-      `loss_fn(step, *args)`: the scalar, float32 or wider; with `has_aux` `(scalar, (aux_0, ...))`,
-      zeros in the aux of a loss that was skipped. It is NaN where traced weights, or a schedule's
-      at a traced step, are off the simplex by more than the tolerance of `weights_at`.
+      A function `loss_fn(step, *args)` that returns a scalar, float32 or wider; with `has_aux`
+      `(scalar, (aux_0, ...))`, with zeros in the aux of a skipped loss. The scalar is NaN if traced
+      weights are off the simplex.
 
     Raises:
-      ValueError, TypeError: no losses, or one that is no function. When `loss_fn` is called: a loss
-        that returns no float scalar, or a tuple without `has_aux`; a loss that changes more of a
-        module than values of variables, or a variable that is differentiated; known weights off
-        the simplex, and as `weights_at` does.
+      ValueError, TypeError: no losses, or one that is not a function. When `loss_fn` is called: a
+        loss that does not return what `has_aux` says; a loss that changes anything in a module but
+        values of variables, or changes a variable that is differentiated; known weights off the
+        simplex, and as for `weights_at`. Flax raises if a loss changes a module that is a closure.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmix, optax
@@ -80,23 +79,25 @@ def mix_loss_fns(
 def add_loss_fns(
     weights: LossWeights, *loss_fns: Callable[..., Any], has_aux: bool = False
 ) -> Callable[..., Any]:
-    """Add K loss functions with weights of any size: `loss_fn(step, *args)`, as `mix_loss_fns`.
+    """Add K weighted loss functions: ``loss_fn(step, *args) = sum_k w_k(step) loss_k(*args)``.
 
-    For penalties and regularizers: reconstruction + beta(step) * divergence. Where the weights are
-    a mixture, with the sum 1, use `mix_loss_fns`, which holds them to it.
+    The weights are `>= 0` and may have any sum. Use it for penalties and regularizers, such as
+    ``recon + beta(step) * kl``. For weights with the sum 1 use `mix_loss_fns`: it checks the sum.
 
     Args:
-      weights: an array [K] or a sequence of K, one weight per loss, `>= 0`; each of a sequence a
-        number or a schedule `step -> weight`; or one schedule `step -> [K]`.
+      weights: a sequence of K numbers or schedules `step -> weight`, one per loss; an array [K]; or
+        one schedule `step -> [K]`. All weights are `>= 0`.
       *loss_fns: K functions, as for `mix_loss_fns`.
-      has_aux: the losses return `(scalar, aux)` (static).
+      has_aux: True if the losses return `(scalar, aux)` (static).
 
     Returns:
-      `loss_fn(step, *args)`, as `mix_loss_fns` returns. A loss of weight 0 is not evaluated.
+      A function `loss_fn(step, *args)`, as for `mix_loss_fns`. It does not evaluate a loss of
+      weight 0. It returns NaN if a traced weight is negative or not finite.
 
     Raises:
-      ValueError, TypeError: as `mix_loss_fns`; a number of weights other than K; when `loss_fn` is
-        called, known weights that are negative or not finite. Traced ones make the total NaN.
+      ValueError, TypeError: as for `mix_loss_fns`, except for the sum of the weights; a number of
+        weights other than K; known weights that are negative or not finite, when `loss_fn` is
+        called.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmix, optax
@@ -129,7 +130,7 @@ def _check_step(step: Any) -> None:
 def _weighted(
     shares: Array, loss_fns: Sequence[Callable[..., Any]], args: tuple[Any, ...], has_aux: bool
 ) -> Any:
-    """sum_k shares[k] loss_k(*args), with the aux trees where there are; modules are updated."""
+    """sum_k shares[k] loss_k(*args), with `has_aux` also the aux trees; modules are updated."""
     arguments = Arguments(args)
     places = [i for i, leaf in enumerate(arguments.leaves) if isinstance(leaf, jax.Array)]
 
@@ -149,7 +150,7 @@ def _weighted(
 
 
 def _value_and_aux(name: str, out: Any, has_aux: bool) -> tuple[Array, PyTree]:
-    """What a loss has returned, as a scalar of float32 or wider and its aux."""
+    """What a loss returned: a scalar in float32 or wider, and aux or None."""
     if has_aux:
         is_pair = isinstance(out, tuple) and len(out) == 2
         needed = "a function that returns (loss, aux), as has_aux=True says"

@@ -1,4 +1,4 @@
-"""Flax NNX modules among the arguments of a loss: arrays out, and what a loss changed back in."""
+"""Flax NNX modules among the arguments of a loss: their arrays, and the values that it changes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from jaxmix._checks import need
 from jaxmix._types import Array, PyTree
 
 Changes = Callable[[str], dict[int, Array]]
-"""`changes(name)`: the leaves that the loss of that name has changed, by their number."""
+"""`changes(name)`: the leaves that a loss, called `name` in messages, changed, by their number."""
 
 
 class Arguments:
-    """The arguments of a loss as `leaves`, the leaves of NNX modules and variables last.
+    """The arguments of a loss as `leaves`; those of NNX modules and variables come last.
 
-    A module or variable that occurs in several places is one.
+    A module or variable that occurs in several places is counted once.
     """
 
     def __init__(self, args: tuple[PyTree, ...]) -> None:
@@ -30,13 +30,13 @@ class Arguments:
         plain = [leaf for leaf in outer if not _is_node(leaf)]
         self._graph, self._paths, items = _split(self._nodes)
         variables, self._variables = jax.tree.flatten(items)
-        # Which variable each of the last leaves is of.
+        # The variable to which each of the last leaves belongs.
         self._owners = [k for k, item in enumerate(items) for _ in jax.tree.leaves(item)]
         self._first = len(plain)
         self.leaves = plain + [_as_array(leaf) for leaf in variables]
 
     def build(self, leaves: list[Any]) -> tuple[tuple[PyTree, ...], Changes]:
-        """The arguments made of these leaves, and what a loss has changed in them since."""
+        """The arguments made of these leaves, and a function that finds what a loss changed."""
         before = leaves[self._first :]
         nodes = _merge(self._graph, self._paths, self._variables.unflatten(before))
         plain, modules = iter(leaves[: self._first]), iter(nodes)
@@ -46,7 +46,7 @@ class Arguments:
             graph, _, items = _split(nodes)
             after, variables = jax.tree.flatten(items)
             same = graph == self._graph and variables == self._variables
-            kept = "a function that changes nothing in a module but values of variables"
+            kept = "a function that changes only values of variables in a module"
             need(same, name, kept, "another attribute or variable", TypeError)
             changed = {}
             for i, (old, new) in enumerate(zip(before, after, strict=True)):
@@ -56,8 +56,8 @@ class Arguments:
                 before_type, got = jax.typeof(old).str_short(), jax.typeof(new).str_short()
                 label = f"{self._paths[owner]} of the modules after {name}"
                 is_variable = isinstance(items[owner], _nnx().Variable)
-                need(is_variable, label, "as before, since it is no nnx.Variable", got)
-                need(before_type == got, label, f"{before_type} as before", got)
+                need(is_variable, label, "unchanged, since it is not an nnx.Variable", got)
+                need(before_type == got, label, f"{before_type}, as before", got)
                 changed[self._first + i] = new
             return changed
 
@@ -75,7 +75,7 @@ class Arguments:
 
 
 def _nnx() -> Any:
-    """`flax.nnx` if it was imported, as it must be where there are modules; its import is slow."""
+    """`flax.nnx` if it was imported, else None. It loads slowly, and modules can't exist before."""
     return sys.modules.get("flax.nnx")
 
 

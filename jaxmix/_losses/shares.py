@@ -1,4 +1,4 @@
-"""The weights of losses: on the simplex or additive, and NaN where traced ones are neither."""
+"""The weights of losses: on the simplex or additive, and NaN if traced weights are not valid."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from jaxmix._schedules.weights import TOLERANCE, numbers_of, weights_at
 from jaxmix._types import Array, ArrayLike, Schedule, Weights
 
 LossWeights = Sequence[float | Array | Schedule] | np.ndarray | Array | Schedule
-"""K weights `>= 0`: an array, a schedule of one, or a sequence of numbers and schedules."""
+"""K weights `>= 0`: an array [K], a schedule of [K], or a sequence of numbers and schedules."""
 
 
 def simplex_weights(step: ArrayLike, weights: Weights, num_sources: int) -> Array:
-    """`weights_at(step, weights, num_sources)`, all NaN where traced weights are off the simplex.
+    """`weights_at(step, weights, num_sources)`, but all NaN if traced weights are off the simplex.
 
-    `weights_at` moves them onto it, which would give a sum of losses that no one asked for.
+    `weights_at` moves such weights onto the simplex: the sum of losses would be silently wrong.
     """
     shares = weights_at(step, weights, num_sources)
     raw = call_schedule(weights, step) if callable(weights) else numbers_of(weights)
@@ -33,9 +33,9 @@ def simplex_weights(step: ArrayLike, weights: Weights, num_sources: int) -> Arra
 
 
 def additive_weights(step: ArrayLike, weights: LossWeights, num_losses: int) -> Array:
-    """The weights of a sum of losses, float32 [K], NaN where a traced one is below 0 or infinite.
+    """The weights of a sum of losses, float32 [K]; a weight below 0 or not finite is refused.
 
-    Known ones raise.
+    A known weight raises, a traced one becomes NaN.
     """
     need(np.ndim(step) == 0, "step", "a scalar (vmap over many)", np.shape(step))
     if isinstance(weights, list | tuple):

@@ -1,4 +1,4 @@
-"""A weighted sum of losses that evaluates no loss of weight 0, forward or backward."""
+"""A weighted sum of losses that skips losses of weight 0, forward and backward."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ Updates = dict[int, Array]
 """New values of inputs, by their number."""
 
 Evaluate = Callable[[int, list[Array]], tuple[Array, tuple[PyTree, Updates]]]
-"""`evaluate(k, inputs)`: value, aux and updates of loss k. It closes over no traced value."""
+"""`evaluate(k, inputs)`: value, aux and updates of loss k. No traced value is a closure of it."""
 
 
 def skipping_sum(
     shares: Array, losses: Sequence[Callable[[list[Array]], Any]], arrays: list[Array]
 ) -> tuple[Array, tuple[PyTree, ...], Updates]:
-    """sum_k shares[k] value_k, the aux trees, and what the losses make of some arrays.
+    """sum_k shares[k] value_k, the aux trees, and the new values of the arrays that losses update.
 
-    `losses[k](arrays)` returns `(value_k, aux_k, updates_k)`. A loss gets the arrays as the losses
-    before it have left them.
+    `losses[k](arrays)` returns `(value_k, aux_k, updates_k)`. A loss gets the arrays as updated by
+    the losses before it.
 
-    The gradient is worked out in the forward pass, loss by loss. A plain `lax.cond` would keep the
-    parameters and activations of every loss for the backward pass, or as many zeros; here one
-    gradient is kept, to which each loss that is evaluated adds its part.
+    The gradient is computed in the forward pass, loss by loss. A plain `lax.cond` would keep the
+    parameters and activations of every loss, or as many zeros, for the backward pass. Here only one
+    gradient is kept, and each evaluated loss adds to it.
     """
 
     def trace() -> list[Any]:
@@ -81,8 +81,9 @@ def _with_gradient(
             kind, what = jax.typeof(values[i]), "a variable that a loss changes"
             no_gradient = "one without a gradient (nnx.value_and_grad differentiates nnx.Param)"
             need(i not in updated, what, no_gradient, kind)
-            what = "a value with a gradient, in a shard_map"
-            need(varying <= _varying(kind), what, "an argument of the loss", "a closure")
+            what = "a value with a gradient"
+            needed = "an argument of the loss inside shard_map"
+            need(varying <= _varying(kind), what, needed, "a closure")
         out, (losses, grads) = _run(evaluate, updated, shares.value, values, wrt)
         by_input = dict(zip(wrt, grads, strict=True))
         return out, (losses, [by_input.get(i) for i in range(len(inputs))])
@@ -99,7 +100,7 @@ def _with_gradient(
 def _run(
     evaluate: Evaluate, updated: list[int], shares: Array, inputs: list[Array], wrt: list[int]
 ) -> tuple[Any, Any]:
-    """The total, the aux trees and updates; the values and the total's gradient in `wrt`."""
+    """(total, aux trees, updates), (values, gradient of the total with respect to `wrt`)."""
 
     def add(k: int, share: Array, latest: Updates, grads: list[Array] | None) -> Any:
         def loss(varied: list[Array]) -> tuple[Array, Any]:
@@ -140,11 +141,11 @@ def _full(like: Any, fill: float) -> Array:
 
 
 def _varying(aval: Any) -> frozenset[str]:
-    """The axes of the enclosing `shard_map` on which a value differs from device to device."""
+    """The axes of the enclosing `shard_map` along which a value differs between devices."""
     return aval.manual_axis_type.varying if aval.manual_axis_type else frozenset()
 
 
 def as_device_varying(array: Array, varying: frozenset[str]) -> Array:
-    """Each device's own copy of an array, so that its gradient is scaled before it is summed."""
+    """An array with a separate copy per device, so that gradients are scaled, then summed."""
     missing = tuple(varying - _varying(jax.typeof(array)))
     return lax.pcast(array, missing, to="varying") if missing else array

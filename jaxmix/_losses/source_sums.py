@@ -1,4 +1,4 @@
-"""Losses summed by the source of their row, right under accumulation and across devices."""
+"""Sums of losses by the source of their row, exact under accumulation and across devices."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from jaxmix._types import Array, AxisName
 
 @flax.struct.dataclass
 class SourceSums:
-    """Sums by source that add up over microbatches, steps and devices, for long runs without x64.
+    """Sums by source that can be added over microbatches, steps and devices, without x64.
 
-    `a + b` adds both; divide last, by `mean()`. `psum` and other sums leaf by leaf add up too, over
-    2^16 parts at most. The counts are whole up to 2^48, and totals lose no more over a million
-    additions than over one.
+    ``a + b`` adds two of them; take `mean()` last. They may also be added leaf by leaf, as by
+    `psum`, up to 2^16 at a time. Counts are exact up to 2^48. The error of a total does not grow
+    with the number of additions, up to a million.
 
-    Fields: `total`, float32 [K] or wider, the sum, and `rest`, what rounding took from it;
-    `count_low` and `count_high`, uint32 [K], for the count `count_low + 2^16 * count_high`.
+    Attributes:
+      total, rest: float32 [K] or wider, the sum of the values and its rounding error.
+      count_low, count_high: uint32 [K]; the count is ``count_low + 2^16 count_high``.
     """
 
     total: Array
@@ -31,18 +32,18 @@ class SourceSums:
 
     @classmethod
     def empty(cls, num_sources: int) -> SourceSums:
-        """Return sums of nothing, of K sources (static), such as a scan starts with."""
+        """Return sums without any values, of K sources (static), for example to start a scan."""
         shape = (whole_number("num_sources", num_sources, 1),)
         floats, words = (lambda: jnp.zeros(shape)), (lambda: jnp.zeros(shape, jnp.uint32))
         return cls(floats(), floats(), words(), words())
 
     @property
     def count(self) -> Array:
-        """Return the number of values of each source, float32 [K]: exact to 2^24, then rounded."""
+        """The number of values of each source, float32 [K]; exact up to 2^24, then rounded."""
         return count_as_float(self.count_low, self.count_high)
 
     def __add__(self, other: SourceSums) -> SourceSums:
-        """Return both together; raise ValueError if they are of another number of sources."""
+        """Return the sum of both; ValueError if their numbers of sources differ."""
         shape = self.total.shape
         need(other.total.shape == shape, "the other sums", f"of shape {shape}", other.total.shape)
         total, rest = add_floats((self.total, self.rest), (other.total, other.rest))
@@ -50,7 +51,7 @@ class SourceSums:
         return SourceSums(total, rest, *carry(low, high))
 
     def mean(self) -> Array:
-        """Return the mean value of each source [K], 0 where the count is 0."""
+        """Return the mean value of each source, float32 [K] or wider; 0 where the count is 0."""
         return (self.total + self.rest) / jnp.maximum(self.count, 1).astype(self.total.dtype)
 
 
@@ -65,19 +66,18 @@ def source_sums(
     """Sum values, such as token losses, by the source of their row.
 
     Args:
-      values: float [B, ...], one or more values a row.
-      source: int [B], the source of each row; a row of another number than 0 .. K - 1 counts
-        nowhere.
+      values: float [B, ...], one or more values per row.
+      source: int [B], the source of each row. A row whose source is not in 0 .. K - 1 is left out.
       num_sources: K (static).
-      where: bool, of the shape of `values`; values where it is False don't count, NaN included.
+      where: bool, of the shape of `values`. Values where it is False are left out, even NaN.
       axis_name: inside `pmap` or `shard_map`, the axis or axes to sum over (static).
 
     Returns:
-      SourceSums, with `total` [K] in float32 or wider and `count` [K]. NaN of one source stays in
-      its own sum.
+      A `SourceSums`, with `total` [K] in float32 or wider and `count` [K]. A NaN affects the sum of
+      its own source only.
 
     Raises:
-      ValueError, TypeError: at trace time, for shapes or dtypes other than these.
+      ValueError, TypeError: at trace time, for other shapes or dtypes.
 
     Example:
       >>> import jax.numpy as jnp, jaxmix

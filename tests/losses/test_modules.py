@@ -208,10 +208,10 @@ def change_param(model):
 
 
 REFUSED = {
-    add_variable: (TypeError, r"loss_fns\[0\] must be a function that changes nothing in a module"),
-    change_attribute: (TypeError, "changes nothing in a module but values of variables"),
-    change_plain_array: (ValueError, r"'plain'.* must be as before, since it is no nnx.Variable"),
-    change_dtype: (ValueError, r"'seen'.* must be float32\[2\] as before, got 'bfloat16\[2\]'"),
+    add_variable: (TypeError, r"loss_fns\[0\] must be a function that changes only values of "),
+    change_attribute: (TypeError, "changes only values of variables in a module"),
+    change_plain_array: (ValueError, r"'plain'.* must be unchanged, since it is not an nnx.Var"),
+    change_dtype: (ValueError, r"'seen'.* must be float32\[2\], as before, got 'bfloat16\[2\]'"),
     change_param: (ValueError, "a variable that a loss changes must be one without a gradient"),
 }
 

@@ -7,6 +7,7 @@ from jaxmix._adaptive.exp3 import exp3
 from jaxmix._adaptive.exponentiated_gradient import exponentiated_gradient
 from jaxmix._adaptive.floor_weights import floor_weights
 from jaxmix._adaptive.limit_change import limit_change
+from jaxmix._adaptive.mixer import Mixer
 from jaxmix._adaptive.smooth_weights import smooth_weights
 from jaxmix._adaptive.update_every import update_every
 from jaxmix._feed.feed import PlanSource
@@ -61,7 +62,7 @@ from jaxmix._schedules.weights import checkify_weights, weights_at
 
 try:
     __version__ = _metadata.version("jaxmix-schedules")
-except _metadata.PackageNotFoundError:  # used from a plain path
+except _metadata.PackageNotFoundError:  # imported from a folder, not installed
     __version__ = "0+unknown"
 
 __all__ = [
@@ -70,6 +71,7 @@ __all__ = [
     "MixMetrics",
     "MixPlan",
     "MixedBatch",
+    "Mixer",
     "MixtureSampler",
     "PlanSelectionMap",
     "PlanSource",
@@ -131,5 +133,5 @@ __all__ = [
 
 
 def __dir__() -> list[str]:
-    """The public names and nothing else; the wings begin with an underscore."""
+    """List the public names only; the names of the wings begin with an underscore."""
     return sorted([*__all__, "testing", *(name for name in globals() if name.startswith("__"))])

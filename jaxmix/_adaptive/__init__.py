@@ -1,1 +1,1 @@
-"""Adaptive weights: mixers, whose weights follow what training sees."""
+"""Adaptive weights: mixers, whose weights follow scores from the training."""

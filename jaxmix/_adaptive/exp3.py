@@ -1,4 +1,4 @@
-"""EXP3: weights from the rewards of those sources only that rows were drawn from."""
+"""EXP3: weights from rewards, where only the sources that were drawn have one."""
 
 from typing import Any, NamedTuple
 
@@ -24,37 +24,34 @@ def exp3(
     learning_rate: float | None = None,
     prior: ArrayLike | None = None,
 ) -> Mixer:
-    """Return a mixer that treats sources as the arms of a bandit: rewards only where rows came.
+    """Return a mixer for rewards that only the drawn sources have: sources as arms of a bandit.
 
-    The weights are `p_k = (1 - exploration) q_k + exploration prior_k`. With n_k of the N rows from
-    source k and their mean reward r_k, `q_k <- q_k exp(learning_rate r_k n_k / (N p_k))`, brought
-    back to the sum 1. Dividing by the share of rows that was to be expected makes the reward right
-    on average for sources that are seldom drawn. A source that was not drawn, or whose reward is
-    not finite, gains nothing; as the others gain, its weight changes, but all such sources keep the
-    ratios of their q.
+    The weights are ``p_k = (1 - exploration) q_k + exploration prior_k``. An update multiplies q_k
+    by ``exp(learning_rate r_k n_k / (N p_k))`` and then divides q by its sum, where n_k of the N
+    rows came from source k, with the mean reward r_k. The division by p_k makes the reward of a
+    rarely drawn source correct on average. A source that was not drawn, or whose reward is not
+    finite, has no gain; its weight changes only through the division.
 
-    From Auer et al. 2002 ("The nonstochastic multiarmed bandit problem"); with losses as rewards
-    it is online data mixing (Albalak et al. 2023, arXiv:2312.02406). Rewards are absolute: bring
-    them to about [0, 1], and remember that with rewards above 0 being drawn is a gain in itself.
+    Rewards are absolute: scale them to about [0, 1]. If all rewards are positive, a source gains
+    by being drawn. With losses as rewards this is online data mixing.
 
     Args:
       num_sources: K (static).
-      exploration: the share of rows that is always drawn by the prior, in (0, 1].
-      learning_rate: the factor of the rewards, `>= 0`; by default exploration / K, as in Auer et
-        al.
-      prior: [K] on the simplex, the first weights; uniform by default, as in Auer et al. A source
-        of prior 0 keeps weight 0.
+      exploration: the part of the weights that always follows the prior, in (0, 1].
+      learning_rate: the factor of the rewards, `>= 0`; by default ``exploration / K``, as in Auer
+        et al.
+      prior: [K] on the simplex, the first weights; by default uniform, as in Auer et al. A source
+        with prior 0 keeps weight 0.
 
     Returns:
-      A mixer: `init() -> state`, `update(state, scores, seen) -> state`,
-      `mixer(state) -> float32 [K]`. `seen` must be given: the rows drawn from each source, [K], as
-      `jnp.bincount(source, length=K)` counts them. If the rows were drawn with other weights than
-      `mixer(state)`, pass those as `weights=`; jaxmix's wrappers do.
+      A `Mixer`. Its `update` needs `seen`, the number of rows drawn from each source, such as
+      ``jnp.bincount(source, length=K)``. If the rows were not drawn with ``mixer(state)``, pass
+      their weights as `weights`; jaxmix's wrappers do so.
 
     Raises:
-      ValueError, TypeError: fewer than one source, an exploration outside (0, 1], a negative
-        learning rate, a prior off the simplex; in `update`, scores of another shape than [K], no
-        `seen` or one of bool.
+      ValueError, TypeError: a `num_sources` below 1, an `exploration` outside (0, 1], a negative
+        `learning_rate`, a `prior` off the simplex; in `update`, scores that are not [K], no `seen`,
+        or `seen` of bool.
 
     Example:
       >>> import jaxmix
@@ -62,6 +59,9 @@ def exp3(
       >>> state = mixer.update(mixer.init(), [1.0, float("nan")], seen=[1, 0])
       >>> [round(float(w), 3) for w in mixer(state)]
       [0.616, 0.384]
+
+    Source: Auer et al. 2002, The Nonstochastic Multiarmed Bandit Problem; for data mixing Albalak
+    et al. 2023, arXiv:2312.02406.
     """
     num_sources = whole_number("num_sources", num_sources, 1)
     explored = real_number("exploration", exploration, 0.0, 1.0, open_low=True)

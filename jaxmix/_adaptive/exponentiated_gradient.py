@@ -1,4 +1,4 @@
-"""Exponentiated gradient: a source with a higher score gains weight by a factor."""
+"""Exponentiated gradient: the weight of a source is multiplied by the exponential of its score."""
 
 from typing import Any, NamedTuple
 
@@ -23,29 +23,27 @@ def exponentiated_gradient(
 ) -> Mixer:
     """Return a mixer that gives more weight to sources with higher scores.
 
-    `w_k <- w_k exp(learning_rate score_k)`, brought back to the sum that these weights had before.
-    Only sources that were seen with a finite score take part; the others keep their weight to the
-    bit, so the seen ones share out among themselves what they had together. A score is relative:
-    adding the same number to all scores changes nothing.
+    An update multiplies w_k by ``exp(learning_rate score_k)``, for the sources that were seen with
+    a finite score. These weights are then scaled back to the sum that they had before. The weights
+    of all other sources stay the same, bit for bit. Scores are relative: a number added to all of
+    them changes nothing.
 
-    With losses as scores this is the update of group DRO (Sagawa et al. 2020, arXiv:1911.08731),
-    with losses in excess of a reference model's it is DoReMi (Xie et al. 2023,
-    arXiv:2305.10429). If the same source stays the hardest its weight goes to 1: see
-    `floor_weights`.
+    With losses as scores this is the update of group DRO. With the excess of losses over a
+    reference model's it is DoReMi. If one source always has the highest score, its weight
+    approaches 1: see `floor_weights`.
 
     Args:
       num_sources: K (static).
       learning_rate: the factor of the scores, `>= 0`.
-      prior: [K] on the simplex, the first weights; uniform by default. A source of prior 0 keeps
+      prior: [K] on the simplex, the first weights; by default uniform. A source with prior 0 keeps
         weight 0.
 
     Returns:
-      A mixer: `init() -> state`, `update(state, scores, seen=None) -> state`,
-      `mixer(state) -> float32 [K]`. `seen` is bool, or the rows of each source.
+      A `Mixer`.
 
     Raises:
-      ValueError, TypeError: fewer than one source, a negative learning rate, a prior off the
-        simplex; in `update`, scores of another shape than [K].
+      ValueError, TypeError: a `num_sources` below 1, a negative `learning_rate`, a `prior` off the
+        simplex; in `update`, scores that are not [K].
 
     Example:
       >>> import jaxmix
@@ -53,6 +51,9 @@ def exponentiated_gradient(
       >>> state = mixer.update(mixer.init(), [1.5, 0.5, float("nan")])
       >>> [round(float(w), 3) for w in mixer(state)]
       [0.487, 0.179, 0.333]
+
+    Source: Sagawa et al. 2020, arXiv:1911.08731 (group DRO); Xie et al. 2023, arXiv:2305.10429
+    (DoReMi).
     """
     num_sources = whole_number("num_sources", num_sources, 1)
     rate = np.float32(real_number("learning_rate", learning_rate, 0.0))
@@ -68,7 +69,7 @@ def exponentiated_gradient(
         *,
         weights: ArrayLike | None = None,
     ) -> ExponentiatedGradientState:
-        del weights  # the scores say all
+        del weights  # only the scores matter
         check_state(state, ExponentiatedGradientState, (num_sources,))
         values, rows = observed(scores, seen, num_sources)
         among = (rows > 0) & jnp.asarray(start > 0)

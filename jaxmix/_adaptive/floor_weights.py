@@ -1,4 +1,4 @@
-"""A floor: no source's weight falls below a minimum."""
+"""A floor for weights: none falls below a minimum."""
 
 import numpy as np
 
@@ -8,23 +8,23 @@ from jaxmix._types import Array, ArrayLike
 
 
 def floor_weights(mixer: Mixer, minimum: float) -> Mixer:
-    """Return a mixer none of whose weights is below a minimum.
+    """Return a mixer whose weights are all at least a minimum.
 
-    `minimum + (1 - K minimum) w_k`: each source is given the minimum, and the rest is shared out by
-    the wrapped mixer's weights. This is DoReMi's smoothing with the uniform mix, of strength
-    `K minimum`. It changes all weights, also where none is below the minimum; in return a weight
-    depends on no other source's, so one that is kept stays kept, and no increment grows. A source
-    of weight 0 is given the minimum as well.
+    The weights are ``minimum + (1 - K minimum) w_k``, where w_k are the weights of the wrapped
+    mixer. So all weights change, even if none is below the minimum. In return, a weight depends on
+    its own w_k only: if w_k stays the same, so does the weight, and increments never grow. A source
+    of weight 0 gets the minimum too. DoReMi calls this smoothing with the uniform mix, of strength
+    ``K minimum``.
 
     Args:
-      mixer: the mixer to bound.
-      minimum: in [0, 1 / K].
+      mixer: the mixer to wrap, a `Mixer`.
+      minimum: the smallest weight, in [0, 1 / K].
 
     Returns:
-      A mixer with the states of the wrapped one.
+      A `Mixer` with the states of the wrapped one.
 
     Raises:
-      ValueError, TypeError: a minimum below 0 or above 1 / K, something that is no mixer.
+      ValueError, TypeError: a `minimum` below 0 or above 1 / K; a `mixer` that is not one.
 
     Example:
       >>> import jaxmix
@@ -33,6 +33,8 @@ def floor_weights(mixer: Mixer, minimum: float) -> Mixer:
       >>> state = mixer.update(mixer.init(), [1.0, 0.0])
       >>> [round(float(w), 3) for w in mixer(state)]
       [0.9, 0.1]
+
+    Source: Xie et al. 2023, arXiv:2305.10429 (DoReMi).
     """
     num_sources = count_sources(mixer)
     floor = real_number("minimum", minimum, 0.0)

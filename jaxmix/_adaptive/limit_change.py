@@ -1,4 +1,4 @@
-"""A limit on how far the weights move in one update: the mix changes in small increments."""
+"""A limit on the change of weights in one update: the mix changes in small increments."""
 
 from typing import Any, NamedTuple
 
@@ -22,21 +22,22 @@ class LimitChangeState(NamedTuple):
 
 
 def limit_change(mixer: Mixer, max_increment: float) -> Mixer:
-    """Return a mixer that follows another one by at most `max_increment` in each update.
+    """Return a mixer that follows another one, with bounded steps.
 
-    `|w_k(t + 1) - w_k(t)| <= max_increment` for every source. The whole move is scaled, not each
-    entry, so the weights stay on the simplex. Where the limit doesn't bind, the weights are the
-    wrapped mixer's to the bit. The weight of a source that is no longer seen still moves to them.
+    ``|w_k(t + 1) - w_k(t)| <= max_increment`` holds for every source. The change of all weights is
+    scaled together, so they stay on the simplex. If the wrapped mixer's weights are within the
+    limit, they are returned bit for bit. The weight of a source that is not seen any more still
+    moves to the wrapped mixer's.
 
     Args:
-      mixer: the mixer to follow.
-      max_increment: in [1e-6, 1].
+      mixer: the mixer to follow, a `Mixer`.
+      max_increment: the largest change of a weight in one update, in [1e-6, 1].
 
     Returns:
-      A mixer, as `exponentiated_gradient` is.
+      A `Mixer`.
 
     Raises:
-      ValueError, TypeError: a limit outside [1e-6, 1], something that is no mixer.
+      ValueError, TypeError: a `max_increment` outside [1e-6, 1]; a `mixer` that is not one.
 
     Example:
       >>> import jaxmix

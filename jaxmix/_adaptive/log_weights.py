@@ -1,4 +1,4 @@
-"""Weights kept as logarithms: multiplied for ever, they neither overflow nor leave the simplex."""
+"""Weights stored as logarithms: after any number of updates they are finite and on the simplex."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ FAR = 1e30
 """The bound of every logarithm and push. `exp(-FAR)` is 0, and sums of a few stay finite."""
 
 SLACK = 2.0**-22
-"""How far from 1 the sum may be before it is mended; mended at each update, its noise adds up."""
+"""How far the sum may be from 1 before it is corrected; a correction per update would add noise."""
 
 TOLERANCE = 1e-4
 """How far the sum of a prior may be from 1, as for all known weights."""
@@ -44,20 +44,20 @@ def log_of(prior: np.ndarray) -> Pair:
 
 
 def weights_of(logs: Pair) -> Array:
-    """The weights [K]: their sum is 1 but for rounding, see `reweigh`."""
+    """The weights [K]; their sum is 1 except for rounding, see `reweigh`."""
     return jnp.exp(logs.high) * (1.0 + logs.low)
 
 
 def reweigh(logs: Pair, push: Array, among: Array) -> Pair:
-    """Multiply weights by `exp(push)`, and bring them to the sum that they had before.
+    """Multiply weights by `exp(push)`, and scale them to the sum that they had before.
 
-    Only those in `among` (bool [K]) take part, all others keep their bits. When rounding has moved
-    the sum of all away from 1, those that take part mend their share of what is missing.
+    Only the weights in `among` (bool [K]) take part; the others keep their bits. If rounding moved
+    the sum of all weights away from 1, the weights that take part correct their part of the error.
     """
     push = jnp.where(among, jnp.clip(push, -FAR, FAR), -FAR)
-    less = jnp.where(among, push - jnp.max(push), 0.0)  # a common push changes nothing
+    less = jnp.where(among, push - jnp.max(push), 0.0)  # a common offset changes nothing
     pushed = add(logs, less)
-    # Maxima in one reduction and sums in another, as each costs more than its arithmetic.
+    # All maxima in one reduction and all sums in another: a reduction costs more than arithmetic.
     highs = jnp.stack([logs.high, pushed.high])
     top, top_pushed = jnp.max(highs, axis=1, initial=-jnp.inf, where=among[None])
     any_takes_part = top > -jnp.inf
@@ -67,8 +67,8 @@ def reweigh(logs: Pair, push: Array, among: Array) -> Pair:
     ours = jnp.where(among, weights, 0.0)
     terms = jnp.stack([weights, ours, share, grown, share * jnp.expm1(less)])
     total, our_total, shares, growns, differences = jnp.sum(terms, axis=1)
-    # How the sum of those that take part has grown. For small pushes the difference of two
-    # logarithms is mostly rounding, which would add up over updates.
+    # The growth of the sum of those that take part. For small pushes a difference of two logarithms
+    # would be mostly rounding errors, which add up over updates.
     mean = differences / shares
     is_near = mean > -0.5
     fall = jnp.where(any_takes_part & ~is_near, top - top_pushed, 0.0)

@@ -1,4 +1,4 @@
-"""What a mixer is, and how its arguments are checked: optax's stateful form, with scores."""
+"""The type of a mixer, in optax's stateful form, and checks of its arguments."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from jaxmix._checks import is_concrete, need
 from jaxmix._types import Array, ArrayLike
 
 State = Any
-"""A pytree of arrays: a NamedTuple that belongs to one kind of mixer."""
+"""A pytree of arrays: a NamedTuple, a different one for each kind of mixer."""
 
 
 class Update(Protocol):
-    """How a mixer takes in scores."""
+    """The type of `Mixer.update`."""
 
     def __call__(
         self,
@@ -31,23 +31,39 @@ class Update(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Mixer:
-    """Weights that learn, in the form of `optax.schedules.StatefulSchedule`.
+    """Weights that follow scores, in the form of `optax.schedules.StatefulSchedule`.
 
-    `init() -> state`; `update(state, scores, seen=None, *, weights=None) -> state`;
-    `mixer(state) -> weights`, float32 [K] on the simplex. All three work inside jit, scan, vmap,
-    pmap and shard_map. A state is a pytree of arrays whose shapes and dtypes never change: keep it
-    in the train state. An object of your own with these three methods is a mixer as well.
+    A mixer is used by three calls, which all work inside jit, scan, vmap, pmap and shard_map:
 
-    Arguments of `update`:
-      scores: [K], one number for each source: a loss or a reward. A score that is NaN or infinite
-        is left out, like a source that was not seen.
-      seen: [K], the number of rows of each source behind its score, or bool. By default every
-        source with a finite score was seen. Pass it with `SourceSums`, whose mean is 0 for a source
-        without rows: `mixer.update(state, sums.mean(), sums.count)`.
-      weights: [K], the weights with which the rows were drawn, if they were not `mixer(state)`.
+    - ``mixer.init()`` returns the first state, a pytree of arrays whose shapes and dtypes never
+      change. Keep the state in the train state.
+    - ``mixer.update(state, scores, seen=None, *, weights=None)`` returns the next state.
 
-    On several devices reduce the scores first, by `source_sums(..., axis_name=...)`: from equal
+      - `scores`, [K]: one number for each source, a loss or a reward. A score that is NaN or
+        infinite is ignored, as if its source was not seen.
+      - `seen`, [K]: the number of rows behind each score, or bool. None: every source with a finite
+        score was seen. Always pass it with `SourceSums`, whose mean is 0 for a source without rows:
+        ``mixer.update(state, sums.mean(), sums.count)``.
+      - `weights`, [K]: the weights with which the rows were drawn. None: ``mixer(state)``.
+
+    - ``mixer(state)`` returns the weights, float32 [K] on the simplex.
+
+    On several devices reduce the scores first, with `source_sums(..., axis_name=...)`. From equal
     scores every device computes equal weights, bit for bit.
+
+    Functions such as `exponentiated_gradient` make a `Mixer`. The wrappers, such as
+    `floor_weights`, also take any other object with these three calls.
+
+    Args:
+      init, update: the first two calls, as functions.
+      weights_of: the third call, as a function of the state.
+
+    Example:
+      >>> import jaxmix
+      >>> mixer = jaxmix.exponentiated_gradient(num_sources=2, learning_rate=1.0)
+      >>> state = mixer.update(mixer.init(), scores=[1.0, 0.0], seen=[8, 8])
+      >>> [round(float(w), 3) for w in mixer(state)]
+      [0.731, 0.269]
     """
 
     init: Callable[[], State]
@@ -59,7 +75,7 @@ class Mixer:
 
 
 def count_sources(mixer: Any) -> int:
-    """K of a mixer; TypeError or ValueError if it is none."""
+    """The number of sources of a mixer; TypeError or ValueError if it is not a mixer."""
     parts = [getattr(mixer, name, None) for name in ("init", "update", "__call__")]
     ok = all(map(callable, parts)) and not isinstance(mixer, type)
     need(ok, "mixer", "a mixer, with `init`, `update` and `__call__`", mixer, TypeError)
@@ -71,17 +87,17 @@ def count_sources(mixer: Any) -> int:
 
 
 def check_state(state: Any, kind: type, shape: tuple[int, ...]) -> None:
-    """Raise unless the state is of the kind and size that the mixer's `init` gives."""
-    needed = f"of type {kind.__name__}, as `init` gives (restore a checkpoint into that)"
+    """Raise unless the state has the type and the size of a state from the mixer's `init`."""
+    needed = f"of type {kind.__name__}, as from `init` (restore a checkpoint into that)"
     need(isinstance(state, kind), "state", needed, type(state).__name__, TypeError)
     for field in state:
         if isinstance(field, Pair):
             came = np.shape(field.high)
-            need(came == shape, "state", f"of arrays {shape}, as `init` gives", came)
+            need(came == shape, "state", f"of arrays {shape}, as from `init`", came)
 
 
 def observed(scores: Any, seen: Any, num_sources: int) -> tuple[Array, Array]:
-    """Scores [K] in float32 with 0 for those left out, and the rows [K] behind each, 0 likewise.
+    """Scores [K] and the rows [K] behind each, float32; both are 0 for a source that is left out.
 
     A source that is only marked as seen counts as one row.
     """
@@ -96,12 +112,12 @@ def observed(scores: Any, seen: Any, num_sources: int) -> tuple[Array, Array]:
 
 
 def counts_rows(seen: Any) -> bool:
-    """Whether `seen` has numbers of rows, and doesn't only mark sources."""
+    """True if `seen` has numbers of rows; False if it only marks sources, or is None."""
     return seen is not None and jnp.asarray(seen).dtype != bool
 
 
 def as_vector(name: str, values: Any, num_sources: int, *, bools: bool = False) -> Array:
-    """Real numbers [K] as float32; with `bools` also [K] of bool, and no number below 0."""
+    """Real numbers [K] as float32; with `bools` also bool [K], and no number below 0."""
     if isinstance(values, list | tuple) and any(isinstance(value, jax.Array) for value in values):
         values = jnp.stack([jnp.asarray(value, jnp.float32) for value in values])
     array = values if isinstance(values, jax.Array) else np.asarray(values)

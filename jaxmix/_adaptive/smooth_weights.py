@@ -1,4 +1,4 @@
-"""Smoothing: the running mean of a mixer's weights over its updates."""
+"""Smoothing of weights: the running mean over the updates of a mixer."""
 
 from typing import Any, NamedTuple
 
@@ -18,21 +18,22 @@ class SmoothWeightsState(NamedTuple):
 
 
 def smooth_weights(mixer: Mixer, decay: float) -> Mixer:
-    """Return a mixer whose weights are the running mean of another mixer's.
+    """Return a mixer whose weights are the running mean of another mixer's weights.
 
-    `m <- m + (1 - decay) (w - m)` at each update, from the first weights on. A change reaches half
-    its size after `log(0.5) / log(decay)` updates. The weight of a source that is no longer seen
-    still moves to the wrapped mixer's.
+    An update adds ``(1 - decay) (w - m)`` to the mean m, where w are the weights of the wrapped
+    mixer. The first mean is its first weights. Half of a change is reached after
+    ``log(0.5) / log(decay)`` updates. The weight of a source that is not seen any more still moves
+    to the wrapped mixer's.
 
     Args:
-      mixer: the mixer to smooth.
-      decay: in [0, 1); 0 smooths nothing.
+      mixer: the mixer to smooth, a `Mixer`.
+      decay: in [0, 1). At 0 there is no smoothing.
 
     Returns:
-      A mixer, as `exponentiated_gradient` is.
+      A `Mixer`.
 
     Raises:
-      ValueError, TypeError: a decay outside [0, 1), something that is no mixer.
+      ValueError, TypeError: a `decay` outside [0, 1); a `mixer` that is not one.
 
     Example:
       >>> import jaxmix

@@ -1,4 +1,4 @@
-"""Sums kept in two float32 words, so that a million small steps neither drift nor get lost."""
+"""Sums in two float32 words, so that a million small steps add up without drift or loss."""
 
 from typing import NamedTuple
 
@@ -15,12 +15,12 @@ class Pair(NamedTuple):
 
 
 def pair_of(high: Array) -> Pair:
-    """A float32 array as a pair. Copied, as donated buffers must not be shared."""
+    """A float32 array as a pair. It is copied, since donated buffers must not be shared."""
     return Pair(jnp.array(high, jnp.float32), jnp.zeros_like(high))
 
 
 def add(number: Pair, term: Array) -> Pair:
-    """`number + term`; the rounding of the sum is found (Knuth's two-sum) and kept in `low`."""
+    """`number + term`; the rounding error (Knuth's two-sum) is kept in `low`."""
     total = number.high + term
     part = total - number.high
     low = number.low + ((number.high - (total - part)) + (term - part))
@@ -35,9 +35,9 @@ def select(condition: Array, one: Pair, other: Pair) -> Pair:
 
 
 def approach(number: Pair, target: Array, share: Array) -> Pair:
-    """`number` moved to `target` by a share in [0, 1] of what is left; all of it is exact.
+    """`number` moved towards `target` by `share`, in [0, 1], of the distance; share 1 is exact.
 
-    `high` stays between the two, so it keeps every bound that both of them keep.
+    `high` stays between the two, so a bound that holds for both holds for it.
     """
     left = target - number.high - number.low
     moved = add(number, share * left)

@@ -1,4 +1,4 @@
-"""Updates of a mixer at every n-th call only, with the mean of the scores since the last one."""
+"""Updates of a mixer at every n-th call only, with the mean of the scores since the last update."""
 
 from typing import Any, NamedTuple
 
@@ -23,10 +23,10 @@ TINY = np.float32(1e-30)
 
 
 class UpdateEveryState(NamedTuple):
-    """The state of the wrapped mixer, and what came since its last update.
+    """The state of the wrapped mixer, and the scores since its last update.
 
-    `calls`: int32 scalar. `sums`: [3, K] in two words, of the scores times their rows, of the rows,
-    and of the rows that were to be expected from the weights.
+    `calls`: int32 scalar. `sums`: [3, K] in two words: the sums of the scores times their rows, of
+    the rows, and of the rows expected from the weights.
     """
 
     inner: State
@@ -35,20 +35,21 @@ class UpdateEveryState(NamedTuple):
 
 
 def update_every(mixer: Mixer, n: int) -> Mixer:
-    """Return a mixer that updates another one at every n-th update, and is still between.
+    """Return a mixer that updates another one at every n-th update only.
 
-    The wrapped mixer is given the mean score of each source over the n updates, weighted by the
-    rows in `seen`. A source that was not seen in any of them counts as not seen.
+    Between these updates the weights stay the same. The wrapped mixer gets the mean score of each
+    source over the n updates, weighted by the rows in `seen`. A source that was seen in none of
+    them counts as not seen.
 
     Args:
-      mixer: the mixer to update.
-      n: updates in one update of the mixer, `>= 1` (static).
+      mixer: the mixer to update, a `Mixer`.
+      n: the number of updates per update of the wrapped mixer, `>= 1` (static).
 
     Returns:
-      A mixer, as `exponentiated_gradient` is.
+      A `Mixer`.
 
     Raises:
-      ValueError, TypeError: `n < 1`, something that is no mixer.
+      ValueError, TypeError: `n < 1`; a `mixer` that is not one.
 
     Example:
       >>> import jaxmix

@@ -109,9 +109,9 @@ def test_scores_of_another_form_are_refused_eagerly_and_in_jit(mixer, scores, se
     [EG, smooth_weights(EG, 0.5), update_every(EG, 2), limit_change(EG, 0.1)],
 )
 def test_the_state_of_another_mixer_is_refused(mixer, call):
-    with pytest.raises(TypeError, match=r"state must be of type .*State, as `init` gives"):
+    with pytest.raises(TypeError, match=r"state must be of type .*State, as from `init`"):
         call(mixer, EXP3.init())
-    with pytest.raises(TypeError, match=r"state must be of type .*State, as `init` gives"):
+    with pytest.raises(TypeError, match=r"state must be of type .*State, as from `init`"):
         call(mixer, jnp.ones(3))
 
 

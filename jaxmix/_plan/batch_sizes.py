@@ -1,4 +1,4 @@
-"""The rows of the global batch by step: one size, or stages of sizes, with exact sums."""
+"""The batch size by step: one size, or stages of sizes, with exact sums."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ BatchSize = int | Mapping[int, int]
 class BatchSizes:
     """Stages of equal batches: the first step of each, its B, and the rows before it.
 
-    Neighbours differ in size, so that a border is a change. `first_step` is the plan's; what
-    is before it counts only for the block of steps that it is in.
+    Neighbouring stages differ in size. `first_step` is the plan's. Steps before it matter only in
+    the block of steps that holds it.
     """
 
     first_step: int
@@ -34,7 +34,7 @@ class BatchSizes:
     before: tuple[int, ...]
 
     def given(self) -> int | dict[int, int]:
-        """B, or the dict of it by step."""
+        """B, or the dict of B by step."""
         if len(self.sizes) == 1:
             return self.sizes[0]
         return dict(zip(self.starts, self.sizes, strict=True))
@@ -70,7 +70,7 @@ class BatchSizes:
         return step
 
     def stretches(self, first: int, stop: int) -> list[tuple[int, int, int]]:
-        """The steps first .. stop - 1 cut where B changes: (first, stop, B) of each stretch."""
+        """The steps first .. stop - 1, split where B changes: (first, stop, B) of each part."""
         low, high = bisect.bisect_right(self.starts, first), bisect.bisect_left(self.starts, stop)
         cuts = [first, *self.starts[low:high], stop]
         ends = itertools.pairwise(cuts)
@@ -92,7 +92,7 @@ class BatchSizes:
 
 
 def read_batch_sizes(batch_size: Any, first_step: int = 0, rows: int = 0) -> BatchSizes:
-    """The batch sizes from a step on, before which all sources together gave `rows`."""
+    """The batch sizes from a step on; all sources together gave `rows` before it."""
     stages = batch_size if isinstance(batch_size, Mapping) else {0: batch_size}
     is_one = not isinstance(batch_size, list | tuple) and not callable(batch_size)
     need(len(stages) > 0 and is_one, "batch_size", "an integer or {step: integer}", batch_size)
@@ -117,24 +117,29 @@ def read_batch_sizes(batch_size: Any, first_step: int = 0, rows: int = 0) -> Bat
 
 
 def rows_schedule(batch_size: BatchSize) -> Schedule:
-    """Return a function that counts the rows of all batches before a step, from sizes alone.
+    """Return a function that counts the rows of all batches before a step.
 
-    It turns a schedule written in rows into one of steps: use it where the plan that has these
-    batch sizes takes the schedule itself, and so isn't there yet to ask `MixPlan.rows_before`.
+    Use it with `rescale_schedule`, to write a plan's own weights in rows:
+    `MixPlan.rows_before` does the same, but exists only after the plan is made.
 
     Args:
       batch_size: B, or `{0: B, step: B from that step on, ...}`.
 
     Returns:
-      A function of the step, on the host: an int for an int, int64 for a NumPy array, exact.
+      A function of the step for the host, exact: an int for an int, int64 for a NumPy array.
 
     Raises:
-      ValueError, TypeError: as `MixPlan` for its `batch_size`.
+      ValueError, TypeError: as for the `batch_size` of a `MixPlan`.
 
     Example:
       >>> import jaxmix
-      >>> rows = jaxmix.rows_schedule({0: 256, 9_000: 512})
+      >>> sizes = {0: 256, 9_000: 512}
+      >>> rows = jaxmix.rows_schedule(sizes)
       >>> rows(9_000), rows(9_001)
       (2304000, 2304512)
+      >>> by_row = jaxmix.staged_schedule({0: 1.0, 2_304_000: 0.5})
+      >>> plan = jaxmix.MixPlan(jaxmix.rescale_schedule(by_row, rows), sizes)
+      >>> plan.counts(8_999).tolist(), plan.counts(9_000).tolist()
+      ([256, 0], [256, 256])
     """
     return read_batch_sizes(batch_size).rows_before

@@ -1,11 +1,12 @@
-"""Whole counts under moving weights: the rows of each source in every step, on the host.
+"""Whole counts under changing weights: the rows of each source in every step, on the host.
 
-A weight is a whole number of units. The units of a step sum to ONE exactly; what a source is owed
-is known exactly, whatever the number of rows. For two sources the rows given before a step are the
-rounded ideal. More sources can't be rounded one by one (a small one would get -1 rows now and
-then): the rows of a whole span of steps are dealt out first, by largest remainder, and then halved
-in time again and again, each half between what is given before and after it. So no source falls
-back, all steps of a level are worked out at once, and only the state before each block is kept.
+A weight is a whole number of units, and the units of a step sum to ONE exactly. So the rows that a
+source is owed are known exactly, however many there are. The cursors of two sources are the ideal
+numbers of rows, rounded. More sources can't be rounded one by one: a small one would sometimes get
+-1 rows. Instead the rows of a span of many steps are assigned first, by largest remainder. Then the
+span is halved again and again, and each half gets cursors between the cursors at its ends. So no
+cursor falls, all halves of one size are computed at once, and only the state before each block is
+kept.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ MAX_STEPS = 1024
 """The most steps in a block: their units fit an int64."""
 
 SPAN_NUMBERS = 2**15
-"""The most counts in a span of steps dealt out at once: larger arrays fall out of the cache."""
+"""The most counts in a span of steps: larger arrays do not fit the cache."""
 
 _NO_ROOM = np.iinfo(np.int64).min
 _NO_ROW = np.iinfo(np.int64).max
 
 
 class Progress(NamedTuple):
-    """Where the sources stand before a step.
+    """The progress of the sources before a step.
 
-    `cursors`: int64 [K], the rows used of each source. `carry`: int64 [K], what each is owed beyond
-    them, in units of 1/ONE row, with the sum 0.
+    `cursors`: int64 [K], the rows used of each source. `carry`: int64 [K], the rows that each is
+    owed beyond them, in units of 1/ONE row, with the sum 0.
     """
 
     cursors: np.ndarray
@@ -60,7 +61,7 @@ def end_progress(progress: Progress, units: np.ndarray, batch_size: int) -> Prog
 
 
 def two_progress(progress: Progress, units: int, rows: int) -> Progress:
-    """The state of two sources after any number of rows, of which source 0 is owed these units."""
+    """The state of two sources after `rows` more rows, of which source 0 is owed these units."""
     owed_units = units + int(progress.carry[0])
     given = (owed_units + ONE // 2) >> 52
     carry = owed_units - given * ONE
@@ -70,11 +71,11 @@ def two_progress(progress: Progress, units: int, rows: int) -> Progress:
 def progress_by_block(
     progress: Progress, units: np.ndarray, batch_size: int, num_blocks: int
 ) -> Iterator[Progress]:
-    """The state after each of `num_blocks` whole blocks: units [T, K] of all, or of each if alike.
+    """The state after each of `num_blocks` whole blocks, with the units [T, K] of all or of one.
 
-    As `end_progress`, in few operations: what is owed in all spans is worked out at once but for
-    the carry. Where a source gets less than a row in a span, or all of them, or where its weight
-    comes to or leaves 0, it is left to that.
+    It computes the same as `end_progress` in fewer operations: the rows owed in all spans at once,
+    except for the carry. `end_progress` itself is used for a block in which a source gets less than
+    a row of a span, or all rows, or in which a weight becomes 0 or leaves 0.
     """
     num_sources = units.shape[1]
     blocks = units.reshape(-1, MAX_STEPS, num_sources)
@@ -126,7 +127,7 @@ def progress_by_block(
 
 
 def progress_after(progress: Progress, units: np.ndarray, batch_size: int, line: int) -> Progress:
-    """The state after the first `line` steps, 1 or more, of the block that these units are of."""
+    """The state after the first `line` steps, 1 or more, of the block with these units."""
     for first, last, end in _spans(progress, units, batch_size):
         if line <= last:
             if line < last:
@@ -154,9 +155,9 @@ def block_counts(progress: Progress, units: np.ndarray, batch_size: int) -> np.n
 
 
 def owed(progress: Progress, totals: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows owed by now, B times the summed units plus the carry: whole rows and units.
+    """The rows owed so far, B times the summed units plus the carry: whole rows and units.
 
-    Both int64 and exact: the product has up to 86 bits and is made in two words.
+    Both are int64 and exact: the product has up to 86 bits and is computed in two words.
     """
     low = (totals & 0xFFFFFFFF) * batch_size
     high = (totals >> 32) * batch_size + (low >> 32)
@@ -165,9 +166,9 @@ def owed(progress: Progress, totals: np.ndarray, batch_size: int) -> tuple[np.nd
 
 
 def _round_two(whole: np.ndarray, part: np.ndarray, rows: int | np.ndarray) -> np.ndarray:
-    """The rows given to two sources who are owed whole and part rows: [..., 2] with the sum `rows`.
+    """The rows of two sources that are owed whole and part rows: [..., 2] with the sum `rows`.
 
-    Here alone are two sources rounded: half a row is given to source 0.
+    All rounding of two sources is here: source 0 gets a row for half a row.
     """
     first = whole[..., 0] + (part[..., 0] >= ONE // 2)
     return np.stack([first, rows - first], axis=-1)
@@ -176,10 +177,10 @@ def _round_two(whole: np.ndarray, part: np.ndarray, rows: int | np.ndarray) -> n
 def _spans(
     progress: Progress, units: np.ndarray, batch_size: int
 ) -> Iterator[tuple[int, int, Progress]]:
-    """Cut a block into spans of steps: first, last + 1 and the state after it.
+    """Split a block into spans of steps: first, last + 1 and the state after each span.
 
-    Within a span every source has a weight in all steps or in none, so that any split of its rows
-    over the steps is allowed. Two sources need no spans.
+    Within a span every source has a weight above 0 in all steps or in none, so that its rows may be
+    in any of the steps. Two sources need no spans.
     """
     num_steps, num_sources = units.shape
     cuts = [num_steps]
@@ -217,7 +218,7 @@ def _ideal(progress: Progress, totals: np.ndarray, batch_size: int) -> np.ndarra
 
 
 def _halve(given: np.ndarray, ideal: np.ndarray, batch_size: int) -> None:
-    """Fill in `given` [T + 1, K] between its first and last line, each time amid all the gaps."""
+    """Fill in `given` [T + 1, K] between its first and last line, all middles of gaps at once."""
     last = len(given) - 1
     gap = 1 << (last - 1).bit_length()
     while gap > 1:
@@ -234,7 +235,7 @@ def _inside(
 ) -> Progress:
     """The state after `line` steps inside a span with the state `end` after it.
 
-    Of the lines of `_halve` only those on the way to this one are worked out.
+    Of the lines of `_halve` only those that lead to this one are computed.
     """
     totals = units[:line].sum(axis=0)
     whole, part = owed(progress, totals, batch_size)
@@ -261,10 +262,10 @@ def _inside(
 
 
 def _deal(wanted: np.ndarray, room: np.ndarray, rows: int) -> np.ndarray:
-    """Deal out `rows` to the K sources of each line [M, K]: whole numbers nearest to `wanted`.
+    """Assign `rows` to the K sources of each line [M, K]: the whole numbers nearest to `wanted`.
 
-    Floats that hold whole numbers, from 0 to `room`: the floor of what is wanted, then one more for
-    those that lack most, the first of equals.
+    The result is floats that hold whole numbers in [0, `room`]: the floor of `wanted`, then one
+    more for the sources that lack most, the first of equals.
     """
     dealt = np.minimum(np.maximum(np.floor(wanted), 0.0), room)
     left = rows - dealt.sum(axis=1)
@@ -281,9 +282,9 @@ def _deal(wanted: np.ndarray, room: np.ndarray, rows: int) -> np.ndarray:
 
 
 def _top_up(wanted: np.ndarray, room: np.ndarray, dealt: np.ndarray, left: np.ndarray) -> None:
-    """Give one more row to the `left` sources of a line that lack most and have room for it."""
+    """Give one more row to those `left` sources of a line that lack most and have room."""
     num_sources = wanted.shape[1]
-    # One whole number per source, all different: what it lacks, and below that its place.
+    # One whole number per source, all different: what it lacks in the high digits, then its place.
     order = _lack(wanted, dealt) * num_sources - np.arange(num_sources)
     order = np.where(dealt < room, order, _NO_ROOM)
     place = np.maximum(num_sources - left.astype(np.int64), 0)

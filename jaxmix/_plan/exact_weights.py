@@ -1,4 +1,4 @@
-"""The weights of a block of steps in whole units: where the host asks a schedule for its values."""
+"""The weights of a block of steps in whole units: here the host evaluates a plan's schedule."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from jaxmix._schedules.weights import are_weights, check_simplex, numbers_of
 from jaxmix._types import Array, Schedule, Weights
 
 KEPT_BLOCKS = 4
-"""The blocks whose values are kept of a schedule in plain Python."""
+"""How many blocks of values are kept for a schedule in plain Python."""
 
 MAX_SOURCES = 2**16
-"""The most sources of a plan: the counts of a block of steps then fit 512 MB."""
+"""The most sources in a plan: the counts of a block of steps then fit 512 MB."""
 
 RUN_BLOCKS, RUN_NUMBERS = 16, 2**15
-"""The most blocks and numbers of one compiled call, whose start costs as much as 10,000 values.
+"""The most blocks and numbers of one compiled call. To start a call costs as much as 10,000 values.
 
-More numbers would need NumPy arrays that the allocator gives back to the system each time.
+For more numbers NumPy would get new memory from the system at each call.
 """
 
-REMEDY = "divide by the sum, or give MixPlan normalize=True"
+REMEDY = "divide by the sum, or pass normalize=True"
 
 
 def constant_units(weights: Weights) -> np.ndarray:
-    """A number or an array [K] as int64 units [1, K], taken as float64."""
+    """A number or an array [K] as int64 units [1, K], computed in float64."""
     array = numbers_of(weights)
     need(is_concrete(array), "weights", "known on the host, not traced", weights, TypeError)
     array = np.asarray(array)
@@ -50,7 +50,7 @@ def constant_units(weights: Weights) -> np.ndarray:
 
 
 class TooManySources(ValueError):
-    """Weights of more sources than a plan can hold."""
+    """An error for weights of more sources than a plan can hold."""
 
 
 def _check_number(num_sources: int) -> None:
@@ -64,10 +64,10 @@ def _check_value(value: Array) -> None:
 
 
 class PlannedSchedule:
-    """A schedule as one plan reads it, a run of whole blocks of MAX_STEPS steps at a time.
+    """A schedule as one plan reads it: a run of whole blocks of MAX_STEPS steps at a time.
 
-    It is compiled once, for the plan. A schedule that can't be traced is called step by step, for
-    one block at a time.
+    It is compiled once per plan. A schedule that can't be traced is called step by step, one block
+    at a time.
     """
 
     def __init__(self, schedule: Schedule):
@@ -91,9 +91,9 @@ class PlannedSchedule:
     def values(self, first_step: int, stop: int) -> np.ndarray:
         """The float32 values from a step to `stop` or the end of its run, as float64.
 
-        Always evaluated for the whole run, so that a value doesn't depend on which step was asked
-        for; on the CPU, also while a step is traced for another device. A step at which a schedule
-        in plain Python raises has NaN.
+        The whole run is evaluated every time, so that a value doesn't depend on the step that was
+        asked for. It is evaluated on the CPU, even while a step is traced for another device. At a
+        step at which a schedule in plain Python raises, the value is NaN.
         """
         for first, values in self._kept:  # read once: threads may share a plan
             if first <= first_step < first + len(values):
@@ -104,7 +104,7 @@ class PlannedSchedule:
         return values[first_step - first : stop - first].astype(np.float64)
 
     def value(self, step: int) -> np.ndarray:
-        """The value at a step: what a schedule in plain Python raises there is raised."""
+        """The value at a step; an error of a schedule in plain Python is raised."""
         if self._is_plain:
             with _on_cpu():
                 return plain_values(self.schedule, np.array([step]))[0].astype(np.float64)
@@ -128,9 +128,9 @@ class PlannedSchedule:
 def _run_values(schedule: Schedule, step: Array) -> Array:
     """The values [T, ...] of the run of blocks that holds a step, to be compiled.
 
-    Block by block, by the same function for every step there is.
+    They are computed block by block, with the same compiled function for every step.
     """
-    # Traced once, for its shape and values.
+    # One trace serves the shape and the values.
     each = jax.jit(functools.partial(call_each, schedule, check=_check_value))
     block = jnp.arange(MAX_STEPS, dtype=jnp.int32)
     size = jax.eval_shape(each, block).size
@@ -143,7 +143,7 @@ def _run_values(schedule: Schedule, step: Array) -> Array:
 def schedule_units(schedule: PlannedSchedule, first_step: int, stop: int) -> np.ndarray:
     """The units [T, K] of a schedule from a step to `stop` or the end of its run of blocks.
 
-    Only those before the first step at which its value is no weights: see `raise_bad_weights`.
+    They end before the first step at which the value is not valid: see `raise_bad_weights`.
     """
     values = schedule.values(first_step, stop)
     need(values.ndim <= 2, "a schedule's weights", "a number or an array [K]", values.shape[1:])
@@ -153,7 +153,7 @@ def schedule_units(schedule: PlannedSchedule, first_step: int, stop: int) -> np.
 
 
 def raise_bad_weights(schedule: PlannedSchedule, step: int) -> NoReturn:
-    """Raise the error of a step at which a schedule's value is no weights."""
+    """Raise the error for a step at which the value of a schedule is not valid weights."""
     label, value = f"a schedule's weights at step {step}", schedule.value(step)
     check_simplex(label, value, REMEDY)
     raise ValueError(f"{label} must be on the simplex, as at other steps, got {shown(value)}")

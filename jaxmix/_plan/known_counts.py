@@ -1,4 +1,4 @@
-"""What a plan sends to worker processes: counts in a table, no schedule, nothing to work out."""
+"""What a plan sends to worker processes: a table of counts, without the schedule."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxmix._plan.ledger import BlockCounts, Ledger
 class KnownCounts:
     """A `Ledger` of the steps below `num_steps`, for a process that must not call the schedule.
 
-    1, 2 or 4 bytes per source and step.
+    It takes 1, 2 or 4 bytes per source and step.
     """
 
     weights = None
@@ -48,16 +48,14 @@ class KnownCounts:
 
     def progress_at(self, step: int) -> NoReturn:
         """Raise: the weights are not here."""
-        raise TypeError("state must be asked of the plan itself, got the copy of a worker process")
+        raise TypeError("state must be called on the plan itself, got a worker process's copy")
 
     def weights_from(self, step: int, stop: int) -> NoReturn:
         """Raise: the weights are not here."""
-        raise TypeError(
-            "weights_at must be asked of the plan itself, got the copy of a worker process"
-        )
+        raise TypeError("weights_at must be called on the plan itself, got a worker process's copy")
 
     def raise_bad(self, step: int) -> NoReturn:
-        """Raise for a step that was not sent along."""
+        """Raise for a step that is not in the table."""
         raise ValueError(
             f"step must be below {self.num_steps}, as sent to this process, got {step}"
         )

@@ -1,4 +1,4 @@
-"""Where the sources stand before each block of steps, and the counts of the steps in it."""
+"""The progress of the sources before each block of steps, and the counts of its steps."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class BlockCounts(NamedTuple):
 
 
 class Ledger:
-    """The exact arithmetic of a plan: weights in, whole groups out, a block of steps at a time.
+    """The exact arithmetic of a plan: from weights to whole groups, one block of steps at a time.
 
-    The progress before every block that was passed is kept: `cursors` counts groups since the first
-    block here, `carry` is in units of 1/ONE group. Whatever is worked out is put in its place by
-    one assignment and never changed, so that threads, forked children and signal handlers find
-    either all of it or nothing; there is no lock.
+    The progress before every block passed so far is kept. Its `cursors` count groups since the
+    first block here, and its `carry` is in units of 1/ONE group. There is no lock: a result is
+    stored by one assignment and never changed, so threads, forked children and signal handlers see
+    all of it or nothing.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Ledger:
         return self._offset + self.progress(number).cursors * self.group_size
 
     def block(self, number: int) -> BlockCounts:
-        """The counts of the steps of a block; ValueError where it begins with bad weights."""
+        """The counts of the steps of a block; ValueError if it begins with bad weights."""
         first = self._first(number)
         progress, units = self.progress(number), self.units(first)
         if len(units) == 0:
@@ -104,9 +104,9 @@ class Ledger:
         return progress
 
     def progress_at(self, step: int) -> tuple[Progress, int, Progress]:
-        """The progress before a step, the first step of its block and the progress before that.
+        """The progress before a step, the first step of its block, the progress before that block.
 
-        Cursors in rows. Weights are needed only before the step.
+        Cursors are in rows. Only the weights before the step are needed.
         """
         number = step // MAX_STEPS
         first, before = self._first(number), self.progress(number)
@@ -145,7 +145,7 @@ class Ledger:
         return units[step - first : last - first] / ONE
 
     def raise_bad(self, step: int) -> NoReturn:
-        """Raise the error of a step at which the schedule's value is no weights."""
+        """Raise the error for a step at which the value of the schedule is not valid weights."""
         assert isinstance(self.weights, PlannedSchedule)
         raise_bad_weights(self.weights, step)
 
@@ -153,7 +153,7 @@ class Ledger:
         return max(number * MAX_STEPS, self._origin)
 
     def _stretches(self, first: int, length: int) -> list[tuple[int, int, int]]:
-        """The lines of a block cut where the batch size changes: (first, stop, B) of each."""
+        """The lines of a block, split where the batch size changes: (first, stop, B) of each."""
         found = self.sizes.stretches(first, first + length) if length else []
         return [(start - first, stop - first, size) for start, stop, size in found]
 
@@ -191,9 +191,9 @@ class Ledger:
         return Progress(self._offset + progress.cursors * self.group_size, progress.carry)
 
     def _join(self, begin: PlanState) -> None:
-        """Plan from the start of the block of `begin` if that leads to the very same progress.
+        """Plan from the start of the block of `begin` if this leads to exactly the same progress.
 
-        It does where nothing was edited; then these are the blocks of the plan `begin` came from.
+        It does if nothing was edited. Then the blocks are those of the plan that `begin` is from.
         """
         number, kept = begin.step // MAX_STEPS, dict(self._passed)
         if begin.block_step == begin.step or begin.block_step < self.sizes.starts[0]:

@@ -1,4 +1,4 @@
-"""The rows in one epoch of each source, held to those that a state knows."""
+"""The rows in one epoch of each source, checked against those in a state."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def check_lengths(
         if before is not None and size != before:
             raise ValueError(
                 f"the length of source {name!r} must be {before}, as in `state`, got {size} "
-                f"(if its data was changed: MixPlan(..., resized=[{name!r}]))"
+                f"(if its data has changed: MixPlan(..., resized=[{name!r}]))"
             )
     return sizes

@@ -1,4 +1,4 @@
-"""The names of sources, and whatever is given for each of them put in their order."""
+"""The names of sources, and values given for each source put in the order of the names."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from jaxmix._checks import need, shown
 
 
 def default_names(num_sources: int) -> tuple[str, ...]:
-    """The names of sources that were given none: "0", "1", ..."""
+    """The names of sources that have none: "0", "1", ..."""
     return tuple(map(str, range(num_sources)))
 
 
 def match_by_name(what: str, given: Any, names: Sequence[str]) -> list[Any]:
-    """What is `given` for each source, in the order of `names`: a dict by name, others by place.
+    """The values `given` for each source in the order of `names`: a dict by name, others by place.
 
-    Raises TypeError or ValueError for what is neither, for more or fewer entries than
-    sources, for a dict with other names, and for a dict where the sources have no names.
+    Raises TypeError or ValueError for any other type, for a wrong number of entries, for a dict
+    with other names, and for a dict if the sources have no names.
     """
     count = len(names)
     if isinstance(given, Mapping):

@@ -1,4 +1,4 @@
-"""Whether a schedule can be pickled with its plan, and what to do where it can't."""
+"""A check that a schedule can be pickled with its plan, with an error that says what to do."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import pickle
 import sys
 from typing import Any
 
-# Python's own pickle can't take functions that were made in other functions, these can.
+# Unlike Python's own pickle, these can also take functions that were made in other functions.
 OTHER_PICKLERS = {"cloudpickle", "copy", "dill"}
 
 
 def need_picklable(schedule: Any) -> None:
     """Raise a TypeError that says what to do if plain pickle can't take a schedule.
 
-    The answer depends on who asks: cloudpickle and `copy.copy` take any function by the same way in
-    which pickle fails, so the callers are looked at.
+    cloudpickle and `copy.copy` take any function, and call the same methods as pickle. So the
+    callers are inspected.
     """
     if _asked_by_another():
         return
@@ -22,9 +22,9 @@ def need_picklable(schedule: Any) -> None:
         pickle.dumps(schedule)
     except Exception as error:
         raise TypeError(
-            "a plan's schedule must be one that pickle can take: a schedule of jaxmix, a function "
-            "of a module, a functools.partial of one; or send a PlanSource, which has no schedule "
-            f"in it, or use cloudpickle, got {str(error)[:200]}"
+            "a plan's schedule must be one that pickle can take, a schedule of jaxmix, a function "
+            "at module level or a functools.partial of one (or send a PlanSource, which holds no "
+            f"schedule, or use cloudpickle), got {str(error)[:200]}"
         ) from error
 
 

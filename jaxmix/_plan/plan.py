@@ -34,49 +34,38 @@ from jaxmix._types import Schedule
 class MixPlan:
     """The exact number of rows of each source in every step, and which rows they are.
 
-    A pure function of the arguments: any step may be asked for, in any order and in any process,
-    there is no horizon and nothing to save. Source k's rows of a step are `cursors[k]` to
-    `cursors[k] + counts[k] - 1`. At every step `abs(cursors_k - B sum_{s<t} w_k(s))`, with the
-    weights of `weights_at`, is at most 1/2 for two sources. For more it is below 1.5 for smooth,
-    ramped, staged and random weights of up to 200 sources (mostly below 1), and bounded for any: by
-    about ln K against weights picked step by step to leave out the sources that were just served. A
-    source of weight 0 gets no row.
-
-    Steps are planned in blocks of 1,024. Opening a plan at step t works once through the blocks
-    before it; two numbers per source are kept of each. Weights of more than two sources that
-    come to or leave 0 at nearly every step are slow, about 0.1 ms per step.
+    A plan is a pure function of its arguments: ask for any step, in any order, in any process. The
+    rows of source k in a step are ``cursors[k]`` to ``cursors[k] + counts[k] - 1``. At every step
+    ``abs(cursors_k - B sum_{s<t} w_k(s))`` is at most 1/2 for two sources. For smooth, ramped,
+    staged and random weights of 3 to 200 sources it is below 1.5. A source of weight 0 gets no row.
 
     Args:
-      weights: gamma, the share of source 0 of two; an array [K]; a schedule returning either; or a
-        dict of a number or a schedule of scalars by the name of each source. Numbers are taken as
-        float64, a schedule's float32 values are widened, and either is divided by its sum, which
-        must be 1 within 1e-4. Schedules are evaluated on the CPU (so `JAX_PLATFORMS`, if set, must
-        name it).
+      weights: gamma, the weight of source 0 of two; an array [K]; a schedule returning either; or a
+        dict with a number or a schedule of scalars for each name. Their sum is 1 within 1e-4.
+        Schedules run on the CPU, so `JAX_PLATFORMS`, if set, must include it.
       batch_size: B, the rows of the global batch, 1 to 2^24; or `{0: B, step: B from there on}`.
-      names: the K names of the sources, in their order. By default the keys of a dict, sorted, so
-        that its own order changes no row; "0", "1", ... where there are none.
-      normalize: take weights of any positive sum, such as counts of tokens.
-      group_size: G, a divisor of every B. The batch is made of groups of G neighbouring rows of one
-        source (with G = B a batch has one source), and the promises above hold for groups, not
-        rows. A shard may cut a group.
-      seed: as for `jax.random.key(seed)`, in [0, 2^32); by default 0, or the seed of `state`. It
-        decides how the sources are spread over a batch, and the order of a shuffle.
-      state: the `state(step)` of another plan. This one continues from there with other weights,
-        another batch size or other sources: no row is skipped, none repeated. Steps stay absolute.
-        What each source is owed is carried over, so conservation holds over all the plans
-        together. With the same arguments it is the same plan. Sources are matched by name, whatever
-        their order: a new one begins at its row 0, one that is left out is kept in the state and
-        continues where it was when it comes back. Without names they are matched by place, and none
-        can be left out: give it the weight 0.
-      resized: names of sources whose length may differ from what `state` holds.
+      names: the K names of the sources, in their order. By default the sorted keys of a dict, else
+        "0", "1", ...
+      normalize: True allows weights of any positive sum, such as counts of tokens.
+      group_size: G, a divisor of every B: groups of G neighbouring rows have one source, and the
+        bounds above count groups. With G = B a batch has one source. A shard may cut a group.
+      seed: as for `jax.random.key(seed)`, in [0, 2^32); by default 0 or the seed of `state`. It
+        decides how sources are spread over a batch, and the order of a shuffle.
+      state: the `state(step)` of another plan, which this one continues from that step on. Weights,
+        batch sizes and sources may change: no row is skipped or repeated, and the bounds hold over
+        both plans. Sources are matched by name: a new one begins at row 0, and one that returns
+        continues where it was. Sources without names are matched by place and can't be left out
+        (give weight 0).
+      resized: the names of sources whose length may differ from the length in `state`.
 
-    Attributes: `batch_size`, B or the dict of it by step; `seed`, `num_sources`, `names`,
-    `group_size`, `first_step`; `weights`, a schedule, or the numbers as float64 [K].
+    Attributes:
+      batch_size, names, group_size, seed: as passed, or their defaults.
+      num_sources, first_step: K, and the step at which the plan begins.
 
     Raises:
-      ValueError, TypeError: weights off the simplex (a schedule's when the step is reached); sizes
-        out of range; a `state` that is none, has another seed or none of the names; a length other
-        than in `state`; a step before `first_step` or above 2^31 - 1.
+      ValueError, TypeError: weights off the simplex (of a schedule when the step is reached); sizes
+        out of range; a `state` that is not valid, or has another seed or other names; a length
+        other than in `state`; a step before `first_step` or above 2^31 - 1.
 
     Example:
       >>> import jaxmix
@@ -103,7 +92,7 @@ class MixPlan:
         resized: Sequence[str] = (),
     ):
         known, labels = read_weights(weights, names, normalize)
-        # A list beside a dict is meant in the dict's order, which is not that of the plan.
+        # A list beside a dict is meant in the dict's order, which may differ from the plan's order.
         by_name = list(weights) if isinstance(weights, Mapping) and names is None else None
         self._is_reordered = by_name is not None and by_name != labels
         old = None if state is None else read_state(state)
@@ -129,11 +118,11 @@ class MixPlan:
         self._away, self._weights_before, self._known = begin.away, begin.weights, None
         self.first_step = first
         self._timeline = Timeline(Ledger(known, self._sizes, begin), self.seed)
-        self._timeline.weights(first, first + 1)  # are they any?
+        self._timeline.weights(first, first + 1)  # raises if the first weights are not valid
 
     @property
     def weights(self) -> np.ndarray | Schedule | None:
-        """Return the schedule, or the numbers as float64 [K]; None in a worker's copy."""
+        """The schedule, or the numbers as float64 [K]; None in the copy of a worker process."""
         known = self._timeline.ledger.weights
         if not isinstance(known, np.ndarray):
             return None if known is None else known.schedule
@@ -164,7 +153,7 @@ class MixPlan:
         return block.counts[line].copy()
 
     def cursors(self, step: int) -> np.ndarray:
-        """Return the rows of each source used before a step: int64 [K]."""
+        """Return the rows of each source that were used before a step: int64 [K]."""
         return self._timeline.cursors(step)
 
     def batch_size_at(self, step: int) -> int:
@@ -176,11 +165,11 @@ class MixPlan:
     @overload
     def rows_before(self, step: np.ndarray) -> np.ndarray: ...
     def rows_before(self, step: int | np.ndarray) -> int | np.ndarray:
-        """Return the rows of all batches before a step, over all plans up to this one.
+        """Return the rows of all batches before a step, in this plan and those that it continues.
 
-        An int for an int, int64 for a NumPy array, exact, on the host. It turns a schedule written
-        in rows into one of steps: `rescale_schedule(schedule, plan.rows_before)`. For the plan's
-        own weights see `rows_schedule`.
+        The result is exact: an int for an int, int64 for a NumPy array. To write a schedule in rows
+        use ``rescale_schedule(schedule, plan.rows_before)``, or `rows_schedule` for the weights of
+        the plan itself.
         """
         return self._sizes.rows_before(step)
 
@@ -195,9 +184,9 @@ class MixPlan:
     def rows(self, step: int, *, shard_index: int = 0, shard_count: int = 1) -> PlannedRows:
         """Return the rows of a step, in the order of the batch.
 
-        With `shard_count` shards, which must divide every B, shard `shard_index` gets only its own
-        contiguous part. The sources are
-        `counted_sources(jax.random.key(seed), step, counts(step), B, group_size=G)`.
+        `shard_index` is one of `shard_count` contiguous parts of the batch; `shard_count` must
+        divide every B. Without shards the sources are those of
+        ``counted_sources(jax.random.key(seed), step, counts(step), B, group_size=G)``.
         """
         rows = self._timeline.rows(step, shard_index, shard_count)
         return self._timeline.planned(rows, shard_count)
@@ -212,10 +201,11 @@ class MixPlan:
     def state(
         self, step: int, *, lengths: Sequence[int] | Mapping[str, int] | None = None
     ) -> dict[str, Any]:
-        """Return where the sources stand before a step, for `MixPlan(..., state=state)`.
+        """Return the progress of all sources before a step, for `MixPlan(..., state=state)`.
 
-        Plain ints, lists and names, fit for JSON, the seed among them. `lengths`: the rows of each
-        source, by name or in order; a plan that continues refuses a source of another length.
+        It is a dict of plain ints, lists and names, for JSON, and includes the seed. `lengths` are
+        the rows of each source, by name or in order. With them, a plan that continues refuses a
+        source of another length.
         """
         step = whole_number("step", step, 0)
         self._timeline.check(step)
@@ -238,10 +228,10 @@ class MixPlan:
         return write_state(state)
 
     def digest(self, num_steps: int) -> str:
-        """Return a hash of every row of the steps below `num_steps`, equal where two plans agree.
+        """Return a hash of all rows of the steps below `num_steps`: equal plans have equal hashes.
 
-        For comparing processes, as a schedule might differ by a bit between kinds of machines:
-        `multihost_utils.assert_equal(np.frombuffer(bytes.fromhex(plan.digest(n)), np.uint8))`.
+        Use it to compare processes, for example with `check_same_plan`. On machines of different
+        kinds the values of a schedule may differ by a bit.
         """
         num_steps = whole_number("num_steps", num_steps, self.first_step)
         cursors = self.cursors(self.first_step).tolist()
@@ -254,9 +244,10 @@ class MixPlan:
     def runs_out_at(
         self, num_steps: int, lengths: Sequence[int] | Mapping[str, int]
     ) -> list[int | None]:
-        """Return, per source, the first step below `num_steps` that passes its length, or None.
+        """Return for each source the first step below `num_steps` that needs its next epoch.
 
-        That step needs a row of the source's next epoch. `lengths`: by name or in order.
+        It is None if there is no such step. `lengths` are the rows of each source, by name or in
+        order.
         """
         num_steps = whole_number("num_steps", num_steps, self.first_step)
         return self._runs_out_at(num_steps, self._checked_lengths(lengths, minimum=0))
@@ -266,7 +257,7 @@ class MixPlan:
         return self._timeline.runs_out_at(num_steps, limits)
 
     def _matched(self, what: str, given: Any) -> list[Any]:
-        """What a user gives for each source, in order; a list of unsure order is refused."""
+        """The values given for each source, in order; a list of ambiguous order is refused."""
         if self._is_reordered and not isinstance(given, Mapping):
             raise ValueError(
                 f"{what} must be a dict by name, as the weights are (they were sorted; "

@@ -23,9 +23,9 @@ Lengths = tuple[int | None, ...]
 class PlanState(NamedTuple):
     """A step, the progress before it, and the progress before the block of steps that holds it.
 
-    `cursors` in rows, `carry` in units of 1/ONE group of `group_size` rows. `lengths`: the rows of
-    each source, where they are known. `away`: the cursor and the length of each source that an
-    earlier plan had and this one has not. `weights`: of the step before, if there is one.
+    Cursors are in rows, carries in units of 1/ONE group of `group_size` rows. `lengths`: the rows
+    of each source, None if not known. `away`: the cursor and the length of each source that an
+    earlier plan had and this one has not. `weights`: those of the step before, if there is one.
     """
 
     seed: int
@@ -42,20 +42,20 @@ class PlanState(NamedTuple):
     def rows(self) -> int:
         """The rows that all sources gave before the step; none before step 0.
 
-        A state at step 0 may have cursors by hand, to leave out the first rows of a source.
+        A user may set the cursors of a state at step 0, to leave out the first rows of a source.
         """
         used = sum(self.progress.cursors.tolist()) + sum(used for used, _ in self.away.values())
         return used if self.step else 0
 
 
 def fresh_state(names: Sequence[str] = (), group_size: int = 1) -> PlanState:
-    """Step 0, before any source has given a row."""
+    """The state at step 0, before any source has given a row."""
     none = Progress(*np.zeros((2, len(names)), np.int64))
     return PlanState(0, 0, tuple(names), (None,) * len(names), group_size, none, 0, none, {}, None)
 
 
 def write_state(state: PlanState) -> dict[str, Any]:
-    """The state as plain ints, lists and names, fit for JSON; no names where there are none."""
+    """The state as plain ints, lists and names, for JSON; names are None if there are none."""
     named = state.names != default_names(len(state.names))
     return {
         "kind": KIND,
@@ -110,10 +110,10 @@ def read_state(state: Any) -> PlanState:
 
 
 def continued(state: PlanState, names: tuple[str, ...], group_size: int) -> PlanState:
-    """The state for a plan of these sources: those it has by name, new ones at their row 0.
+    """The state for a plan of these sources, matched by name; new sources begin at row 0.
 
-    What is owed to a source that leaves is taken from the others evenly. With another group size a
-    source is owed at most one group, or half a group where there are two.
+    The rows owed to a source that leaves are divided evenly among the others. With another group
+    size a source is owed at most one group, or half a group if there are two sources.
     """
     _check_names(state, names)
     old = {name: k for k, name in enumerate(state.names)}
@@ -149,7 +149,7 @@ def continued(state: PlanState, names: tuple[str, ...], group_size: int) -> Plan
 
 
 def _balanced(carry: list[int], most: int) -> np.ndarray:
-    """What is owed with the sum 0, to no source more than `most`: int64 [K]."""
+    """The carries with the sum 0 and none above `most`: int64 [K]."""
     if len(carry) == 2:
         first = (carry[0] - carry[1]) // 2 if sum(carry) else carry[0]
         first = max(-ONE // 2, min(first, ONE // 2 - 1))  # as two sources are rounded

@@ -18,24 +18,25 @@ from jaxmix._schedules.evaluate import MAX_STEP
 KEPT_BLOCKS = 3
 
 MANY_SHARDS = 64
-"""From so many shards on, a search for each row costs less than the sources of a whole batch."""
+"""With this many shards, a search for each row costs less than the sources of the whole batch."""
 
 
 class PlannedRows(collections.namedtuple("PlannedRows", ["source", "position"])):
     """The rows of a step, or of one shard of it, in the order of the batch.
 
-    `source`: int32 [b], the source of each row. `position`: int64 [b], its place in the endless
-    stream of that source, counted through all epochs: in a source of n rows it lies in epoch
-    `position // n`.
+    Attributes:
+      source: int32 [b], the source of each row.
+      position: int64 [b], the place of the row in the endless stream of its source, counted through
+        all epochs. In a source of n rows, position p lies in epoch ``p // n``.
     """
 
     __slots__ = ()
 
 
 class StepRows(NamedTuple):
-    """The rows of one shard in one step: what a reader and the batch's order are made of.
+    """The rows of one shard in one step, in the form that readers need.
 
-    The slots 0 .. B - 1 of a step are dealt to the sources in order, `counts` [K] to each; row i of
+    The slots 0 .. B - 1 of a step are given to the sources in order, `counts` [K] of them. Row i of
     the shard takes slot `slots[i]`. The position of a row is its slot plus `base[source]`.
     """
 
@@ -45,10 +46,10 @@ class StepRows(NamedTuple):
 
 
 class Block(NamedTuple):
-    """The steps from `first` on, T in all, to the end of a block of MAX_STEPS steps.
+    """The T steps from `first` to the end of a block of MAX_STEPS steps.
 
-    `counts`: [T, K]. `base`: [T, K], as in `StepRows`. T of each: `sizes`, B; `orders` and `turns`,
-    how the slots of a step are spread over its batch.
+    `counts`: [T, K]. `base`: [T, K], as in `StepRows`. Lists of T: `sizes`, the batch sizes;
+    `orders` and `turns`, how the slots of a step are spread over its batch.
     """
 
     first: int
@@ -60,7 +61,7 @@ class Block(NamedTuple):
 
 
 class Outline(NamedTuple):
-    """A block without its counts: its first step, its weights [T, K], the cursors before it."""
+    """A block without counts: its first step, its weights [T, K] and the cursors before it."""
 
     first: int
     weights: np.ndarray
@@ -72,9 +73,9 @@ NO_BLOCK = Block(0, NO_COUNTS, NO_COUNTS, [], [], [])
 
 
 class Timeline:
-    """The blocks of a plan from its first step on, those used last kept at hand.
+    """The blocks of a plan from its first step on; those used last are kept.
 
-    Like the ledger without a lock: `_last` and `_blocks` are replaced by one assignment.
+    There is no lock, as in `Ledger`: `_last` and `_blocks` are replaced by one assignment.
     """
 
     def __init__(self, ledger: Ledger | KnownCounts, seed: int):
@@ -124,11 +125,11 @@ class Timeline:
         return StepRows(block.counts[line], block.base[line], slots)
 
     def planned(self, rows: StepRows, shard_count: int = 1) -> PlannedRows:
-        """The source and position of each row of a shard of one in `shard_count`."""
+        """The source and position of each row of a shard, one of `shard_count`."""
         counts, slots = rows.counts, rows.slots
         if shard_count < MANY_SHARDS:
             source = self._ids.repeat(counts).take(slots)
-        else:  # without going through all rows of the batch
+        else:  # without a pass over all rows of the batch
             source = counts.cumsum().searchsorted(slots, side="right").astype(np.int32)
         position = rows.base.take(source)
         position += rows.slots
@@ -145,7 +146,7 @@ class Timeline:
         return block
 
     def cursors(self, step: int) -> np.ndarray:
-        """The rows used of each source before a step; no weights from it on are needed."""
+        """The rows used of each source before a step; only the weights before it are needed."""
         step = whole_number("step", step, 0)
         self.check(step)
         if step == self.first_step:
@@ -168,7 +169,7 @@ class Timeline:
         return self.ledger.weights_from(step, stop)
 
     def tables(self, start: int, stop: int) -> Iterator[np.ndarray]:
-        """The counts of the steps start .. stop - 1 in int32, a block at a time."""
+        """The counts of the steps start .. stop - 1 in int32, one block at a time."""
         while start < stop:
             block, line = self.find(start)
             counts = block.counts[line : line + stop - start].astype(np.int32)
@@ -176,7 +177,7 @@ class Timeline:
             yield counts
 
     def runs_out_at(self, num_steps: int, limits: np.ndarray) -> list[int | None]:
-        """Per source the first step below `num_steps` that needs a position >= its limit."""
+        """For each source the first step below `num_steps` that needs a position >= its limit."""
         beyond: list[int | None] = [None] * self.num_sources
         for number in range(self.first_step // MAX_STEPS, -(-num_steps // MAX_STEPS)):
             unmet = [k for k, step in enumerate(beyond) if step is None]
@@ -193,7 +194,7 @@ class Timeline:
         return beyond
 
     def check(self, step: int) -> None:
-        """Raise unless there is such a step."""
+        """Raise unless the plan has this step."""
         ok = self.first_step <= step <= MAX_STEP
         need(ok, "step", f"in [{self.first_step}, {MAX_STEP}]", step)
 

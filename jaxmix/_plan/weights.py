@@ -1,4 +1,4 @@
-"""The weights of a plan as a user gives them: numbers, schedules, or either by name."""
+"""The weights that a user passes to a plan: numbers, schedules, or either by name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaxmix._schedules.weights import numbers_of
 from jaxmix._types import Array, Schedule, Weights
 
 PlanWeights = Weights | Mapping[str, float | Schedule]
-"""What `MixPlan` takes: as `Weights`, or a number or a schedule by the name of each source."""
+"""The weights of a `MixPlan`: `Weights`, or a dict with a number or a schedule for each name."""
 
 
 def read_weights(
@@ -24,7 +24,7 @@ def read_weights(
 ) -> tuple[np.ndarray | PlannedSchedule, Sequence[str] | None]:
     """The units [1, K] of fixed weights, or a schedule; and the names of the sources, if any.
 
-    A dict's sources are in the order of their names, so that its own order changes no row.
+    The sources of a dict are sorted by name, so that the order of the dict changes no row.
     """
     need(isinstance(normalize, bool), "normalize", "True or False", normalize, TypeError)
     given: Any = weights
@@ -70,6 +70,6 @@ def _joined_and_normalised(step: Array, *values: Array | float) -> Array:
 
 
 def _normalised(step: Array, weights: Array) -> Array:
-    """Weights over their sum; NaN, which a plan refuses, if one is negative or all are 0."""
+    """Weights divided by their sum; NaN, which a plan refuses, if one is negative or all are 0."""
     need(weights.ndim == 1, "a schedule's weights", "an array [K], to be normalised", weights.shape)
     return jnp.where((weights >= 0.0).all(), weights, jnp.nan) / weights.sum()

@@ -153,7 +153,7 @@ def test_what_a_worker_has_no_schedule_for_is_refused():
     assert plan.weights is None and plan.digest(50) == whole.digest(50)
     assert plan.cursors(50).tolist() == whole.cursors(50).tolist()
     for ask in (plan.weights_at, plan.state):
-        with pytest.raises(TypeError, match="must be asked of the plan itself, got the copy"):
+        with pytest.raises(TypeError, match="must be called on the plan itself, got a worker"):
             ask(3)
     with pytest.raises(ValueError, match="step must be below 50, as sent to this process"):
         plan.rows(5000)

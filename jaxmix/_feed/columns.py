@@ -1,4 +1,4 @@
-"""Rows of a HuggingFace dataset, a slice or a list of rows at a time, with every value kept."""
+"""Rows of a HuggingFace dataset, read by slice or by list, without a change of any value."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from jaxmix._feed.stacking import Rows, check_rows, count_rows, stack_examples
 
 
 def open_columns(data: Any, name: str) -> tuple[RowSpec, Callable[[Rows], list[np.ndarray]]]:
-    """Read the first row; return what rows are, and a function that reads some.
+    """Read the first row; return the spec of the rows, and a function that reads some.
 
-    The formats of JAX, torch and TensorFlow are read as "numpy", formats of tables as none: neither
-    makes arrays only to copy them. Columns of text and bytes are read without a format, as "numpy"
+    The formats "jax", "torch" and "tensorflow" are read as "numpy", and formats of tables without a
+    format, to avoid copies. Columns of text and bytes are read without a format, because "numpy"
     cuts NULs at their end.
     """
     kind, views = data.format["type"], [data]

@@ -1,4 +1,4 @@
-"""Data of other libraries as NumPy arrays, or a message that says how to convert it."""
+"""Data of other libraries as NumPy arrays, or an error that says how to convert it."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import numpy as np
 
 from jaxmix._checks import need
 
-STREAM = "rows by `[i]` (`PlanStream` reads streams)"
+STREAM = "a source with `len` and `[i]` (`PlanStream` reads streams)"
 
 
 def host_source(source: Any, name: str) -> Any:
-    """Convert a source to NumPy where its library must be asked, once; others come back as given.
+    """Convert a source of another library to NumPy; return any other source as it is.
 
-    A table (pandas, polars, pyarrow) becomes a dict of its columns, a group of arrays (h5py, npz) a
-    dict; JAX, torch and TensorFlow tensors become NumPy arrays, without a copy where their library
-    allows it.
+    A table (pandas, polars, pyarrow) becomes a dict of its columns, and a group of arrays (h5py,
+    npz) a dict. JAX, torch and TensorFlow tensors become NumPy arrays, without a copy if their
+    library allows it.
 
     Raises:
-      TypeError: no source of rows; the message says how to make one.
+      TypeError: not a source of rows; the message says how to make one.
     """
     is_name = isinstance(source, str | bytes | os.PathLike)
-    need(not is_name, name, "the opened data, as `np.load(path)`, not a name", source, TypeError)
+    need(not is_name, name, "opened data, such as `np.load(path)`, not a name", source, TypeError)
     is_stream = isinstance(source, Iterator) and not hasattr(source, "__getitem__")
     need(not is_stream, name, STREAM, type(source).__name__, TypeError)
     if isinstance(source, list):
@@ -51,24 +51,24 @@ def _host(leaf: Any, name: str) -> Any:
             except Exception as error:
                 error.add_note(f"where {name}, a {type(leaf).__name__}, was converted to NumPy")
                 raise
-    if hasattr(leaf, "iloc"):  # pandas and what follows it: `[i]` looks for a label
+    if hasattr(leaf, "iloc"):  # pandas and libraries like it: `[i]` looks for a label
         return _pandas(leaf, name)
     return leaf
 
 
 def _jax(array: jax.Array, name: str) -> np.ndarray:
     here = array.is_fully_addressable
-    need(here, name, "an array of this process: give its own data", array.sharding)
+    need(here, name, "an array on this process alone (pass its own rows)", array.sharding)
     is_key = jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
-    need(not is_key, name, "numbers, as `jax.random.key_data(keys)`", array.dtype, TypeError)
+    need(not is_key, name, "numbers (use `jax.random.key_data(keys)`)", array.dtype, TypeError)
     return np.asarray(array)
 
 
 def _torch(tensor: Any, name: str) -> np.ndarray:
     try:
         return tensor.detach().cpu().numpy()
-    except TypeError as error:  # as bfloat16
-        wanted = f"{name} must be of a dtype that NumPy has, as `tensor.float()`"
+    except TypeError as error:  # such as bfloat16
+        wanted = f"{name} must be of a dtype that NumPy has (use `tensor.float()`)"
         raise TypeError(f"{wanted}, got {tensor.dtype}") from error
 
 
@@ -141,20 +141,20 @@ CONVERTED: dict[tuple[str, str], Convert] = {
     ("pyarrow", "ChunkedArray"): _arrow,
     ("pyarrow", "Array"): _arrow,
 }
-"""How classes, by package and name, become NumPy: their packages need not be there."""
+"""How to convert a class, by package and name: the package itself need not be installed."""
 
 REFUSED = {
-    ("numpy", "MaskedArray"): "an array without a mask, as `array.filled(value)`",
-    ("scipy", "_spbase"): "a dense array, as `matrix.toarray()`",
-    ("scipy", "spmatrix"): "a dense array, as `matrix.toarray()`",
-    ("polars", "LazyFrame"): "a frame in memory, as `frame.collect()`",
-    ("tensorflow", "RaggedTensor"): "of one length, as `tensor.to_tensor()`",
+    ("numpy", "MaskedArray"): "an array without a mask (use `array.filled(value)`)",
+    ("scipy", "_spbase"): "a dense array (use `matrix.toarray()`)",
+    ("scipy", "spmatrix"): "a dense array (use `matrix.toarray()`)",
+    ("polars", "LazyFrame"): "a frame in memory (use `frame.collect()`)",
+    ("tensorflow", "RaggedTensor"): "rows of one length (use `tensor.to_tensor()`)",
     ("tensorflow", "DatasetV2"): STREAM,
-    ("datasets", "DatasetDict"): 'one split of it, as `dataset["train"]`',
-    ("datasets", "IterableDatasetDict"): 'one split of it, as `dataset["train"]`',
+    ("datasets", "DatasetDict"): 'one split (use `dataset["train"]`)',
+    ("datasets", "IterableDatasetDict"): 'one split (use `dataset["train"]`)',
     ("datasets", "IterableDataset"): STREAM,
     ("grain", "IterDataset"): STREAM,
     ("torch", "IterableDataset"): STREAM,
-    ("torch", "DataLoader"): "the data set that the loader reads",
+    ("torch", "DataLoader"): "the dataset that the loader reads",
 }
-"""What a class, by package and name, is to be converted to by the user."""
+"""What the user should pass instead of a class, by package and name."""

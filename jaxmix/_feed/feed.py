@@ -1,4 +1,4 @@
-"""Batches from a plan: plain arrays, or through grain, whose workers and checkpoints then apply."""
+"""Batches from a plan and sources with random access: by step, in order, or through grain."""
 
 from __future__ import annotations
 
@@ -31,59 +31,41 @@ def as_sequence(plan: MixPlan, sources: Sequence[Any] | Mapping[str, Any]) -> li
 
 
 class PlanSource:
-    """The batches of a plan, by step: a random access source, for grain or by itself.
+    """The batches of a plan, by step, read from sources with random access.
 
-    Element t is `{"rows", "source", "position", "index", "step"}`: a tree of arrays [b, ...] with
-    the leaves of the sources; the source of each row, int32 [b]; its position in that source,
-    counted through all epochs, int64 [b]; the row of the source that was read there, int64 [b]; and
-    the step, int32. Iterating gives the batches from `plan.first_step` on, `batches(t)` those from
-    step t on. `grain.MapDataset.source(PlanSource(...))` is batched already, so the number of
-    workers, threads and prefetched elements changes no row, and a run continues at step t with
-    `[t:]`.
+    Iterating yields the batches from `plan.first_step` on, `batches(t)` those from step t on, and
+    `[t]` returns the batch of step t. It is a dict:
+
+    - `"rows"`: a tree of arrays [b, ...], with the structure of a row.
+    - `"source"`: int32 [b], the source of each row.
+    - `"position"`: int64 [b], the position of the row in its source, counted through all epochs.
+    - `"index"`: int64 [b], the row of the source that was read there.
+    - `"step"`: the step, int32.
+
+    `grain.MapDataset.source(PlanSource(...))` is batched already: workers, threads and prefetching
+    change no row, and `[t:]` continues at step t.
 
     Args:
       plan: a `MixPlan`.
-      sources: the data of each source, in a list in the order of the plan or a dict by its names:
-        an array, or a dict or other tree of arrays of one length (NumPy, memory-mapped, h5py, zarr,
-        tensorstore); a table of pandas, polars or pyarrow, as the dict of its columns; a list of
-        examples; a grain MapDataset; a HuggingFace dataset; any object with `len` and `[i]`. Tables
-        and the arrays of JAX, torch and TensorFlow are converted to NumPy once.
-      num_steps: the steps, counted from step 0 whatever `plan.first_step` is.
-      shard_index, shard_count: this process's contiguous part of each batch; `shard_count` must
-        divide B. Only its own rows are read.
-      shuffle: True puts the rows of each epoch in a random order of their own, worked out from the
-        plan's seed, the name of the source and the epoch; each row still comes once per epoch. A
-        `BlockShuffle` does so for sources whose neighbouring rows are read at once. False reads
-        them in order.
-      on_end: what happens where a source ends. "cycle": its next epoch begins. "stop": the length
-        is cut to the last step that all sources can serve. "error": ValueError at once, naming the
-        source and the step. Never another source's row, never a short batch.
-
-    Rows: all sources have rows of one structure, with leaves of the same dtype and shape. The first
-    row of each is read and compared when the feed is made; later rows must fit the first of their
-    source, and integers in a column of floats are widened. In an example, dicts and tuples are
-    structure and a list is one value: a list of tokens is a leaf [T]. Text and bytes come as object
-    arrays of `str` and `bytes`, which keep every value. NumPy's "U" and "S" cut NULs at the end; a
-    source that is such an array has lost them already.
-
-    Reading: arrays are asked for one slice a step, or one index array for scattered rows, which
-    rises for arrays on disk; lists and HuggingFace datasets likewise; an object with `__getitems__`
-    (ArrayRecord, TFDS, torch) for a list of rows; others row by row. A grain MapDataset, or an
-    object with `reads_positions = True`, is asked for positions, so that it has an order of its own
-    in each epoch. HuggingFace's formats "jax", "torch" and "tensorflow" are read as "numpy", those
-    of tables as none.
+      sources: the data of each source, in the order of the plan or in a dict by name: arrays or
+        trees of arrays of one length, tables, lists of rows, grain and HuggingFace datasets, any
+        object with `len` and `[i]`. All have rows of one structure, with leaves of the same dtype
+        and shape. The page "Feeds" of the documentation says how each kind is read.
+      num_steps: the end of the run, counted from step 0 even if `plan.first_step` is later.
+      shard_index, shard_count: the part of each batch for this process, one of `shard_count`
+        contiguous parts; `shard_count` must divide B. Other rows are not read.
+      shuffle: True reads the rows of each epoch in a random order, each row once per epoch. The
+        order depends on the plan's seed, the name of the source and the epoch. A `BlockShuffle`
+        does the same for sources that read neighbouring rows fast. False reads them in order.
+      on_end: what happens where a source ends. "cycle": its next epoch begins. "stop": the run ends
+        before the first step for which a source lacks rows. "error": ValueError at once.
 
     Raises:
-      ValueError, TypeError: sources that are too many or few, empty, unlike each other, or of a
-        kind without clear rows; a row that is None or does not fit. IndexError: a step outside the
-        plan. An error of a source itself has a note with the source, the row and the step.
+      ValueError, TypeError: sources that are too many or too few, empty or unlike; a kind of source
+        that has no clear rows; a row that is None or differs from the first row of its source.
+      IndexError: a step outside the plan.
 
-    With grain: keep the seeds of shuffled sources apart (0, 1000, 2000), since grain's shuffle
-    of seed s in its next epoch is its shuffle of seed s + 1. Don't `filter` a source; its length
-    must be known. `mp_prefetch` needs `if __name__ == "__main__":` and, in grain 0.2.18,
-    `absl.flags.FLAGS.mark_as_parsed()`; its workers need no JAX device. An iterator's checkpoint is
-    for one number of workers, `[t:]` for any. Past the end a grain MapDataset starts again at step
-    0. Close an iterator that you leave half-way.
+    An error of a source itself gets a note with the source, the row and the step.
 
     Example:
       >>> import jaxmix, numpy as np
@@ -110,7 +92,7 @@ class PlanSource:
         begins = f">= {plan.first_step}, where the plan begins (it counts from step 0)"
         need(num_steps >= plan.first_step, "num_steps", begins, num_steps)
         self._order = row_order(shuffle, plan.seed, plan.names)
-        plan.rows(plan.first_step, shard_index=shard_index, shard_count=shard_count)  # is it one?
+        plan.rows(plan.first_step, shard_index=shard_index, shard_count=shard_count)  # checks them
         self._plan, self._shard_index, self._shard_count = plan, shard_index, shard_count
         self._data = as_sequence(plan, sources)
         self._open()
@@ -165,7 +147,7 @@ class PlanSource:
         return self.batches(self._plan.first_step)
 
     def batches(self, first_step: int) -> Iterator[dict[str, Any]]:
-        """Yield the batches from `first_step` on, in order; none where the run is done."""
+        """Yield the batches from step `first_step` on, in order, to the end of the run."""
         begin = whole_number("first_step", first_step, self._plan.first_step)
         done = f"at most {self._num_steps}, the end of the run"
         need(begin <= self._num_steps, "first_step", done, first_step)
@@ -174,7 +156,7 @@ class PlanSource:
     def _reads(
         self, step_rows: StepRows, planned: PlannedRows, index: np.ndarray
     ) -> tuple[np.ndarray, list[tuple[int, Rows]]]:
-        """What to read of each source, and where in all of that each row of the batch is."""
+        """What to read from each source, and the place of each row of the batch in what is read."""
         counts, base, order = step_rows
         stops, slots = counts.cumsum(), np.zeros(0, np.int64)
         first = base + stops - counts
@@ -222,7 +204,7 @@ class PlanSource:
         return [(k, wanted[stops[k] - counts[k] : stops[k]]) for k in used]
 
     def _located(self, error: Exception, k: int, rows: Rows, step: int) -> Exception:
-        """The error of the first of these rows that can't be read, with a note of which it is."""
+        """The error of the first of these rows that can't be read, with a note naming the row."""
         name = self._name(k)
         numbers = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
         place = f"one of the rows {numbers.min()} to {numbers.max()}"

@@ -1,4 +1,4 @@
-"""A plan in several processes: which part of a batch is this one's, do all have the same plan?"""
+"""A plan in several processes: the part of a batch for each, and a check that all plans agree."""
 
 from __future__ import annotations
 
@@ -16,20 +16,23 @@ from jaxmix._plan.plan import MixPlan
 
 
 def local_shard(sharding: jax.sharding.Sharding, batch_size: int) -> tuple[int, int]:
-    """Read from a sharding which rows of the global batch this process holds: (index, count).
+    """Return which part of the global batch this process holds, from a sharding.
 
-    They are `shard_index` and `shard_count` of a `PlanSource`, whose batches then go into
-    `jax.make_array_from_process_local_data(sharding, ...)`. It is read from the sharding, so it is
-    right as well where the mesh orders devices otherwise than by process, and where several
-    processes hold the same rows, as with a model that is split over hosts.
+    Pass the result as `shard_index` and `shard_count` to a `PlanSource`, and its batches to
+    ``jax.make_array_from_process_local_data(sharding, ...)``. The result is also correct if the
+    mesh does not order devices by process, and if several processes hold the same rows because a
+    model is split over hosts.
 
     Args:
-      sharding: of an array [B, ...] with the rows first; only its first axis is looked at.
-      batch_size: B, the rows of the global batch, a multiple of the shards of the rows.
+      sharding: the sharding of an array [B, ...]. Only its first axis matters.
+      batch_size: B, the rows of the global batch, a multiple of the number of shards.
+
+    Returns:
+      (shard_index, shard_count), two ints.
 
     Raises:
-      ValueError, TypeError: rows of this process that are no contiguous part; a `batch_size` that
-        the sharding can't split.
+      ValueError, TypeError: the rows of this process are not one contiguous part; the sharding
+        can't split `batch_size` rows.
 
     Example:
       >>> import jax, jaxmix
@@ -41,7 +44,7 @@ def local_shard(sharding: jax.sharding.Sharding, batch_size: int) -> tuple[int, 
     is_sharding = isinstance(sharding, jax.sharding.Sharding)
     need(is_sharding, "sharding", "a jax.sharding.Sharding", sharding, TypeError)
     size = whole_number("batch_size", batch_size, 1)
-    if isinstance(sharding, NamedSharding):  # of its first axis alone
+    if isinstance(sharding, NamedSharding):  # of the first axis alone
         sharding = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[:1]))
     mesh = getattr(sharding, "mesh", None)
     concrete = not isinstance(mesh, AbstractMesh)
@@ -57,18 +60,17 @@ def local_shard(sharding: jax.sharding.Sharding, batch_size: int) -> tuple[int, 
 
 
 def check_same_plan(plan: MixPlan, num_steps: int) -> None:
-    """Raise in every process unless all of them plan the same rows for the steps below `num_steps`.
+    """Check that all processes plan the same rows for the steps below `num_steps`.
 
-    Compares `MixPlan.digest`; call it in every process, once, before training.
+    Call it in every process, once, before training. It compares `MixPlan.digest`.
 
     Args:
-      plan: this process's `MixPlan`.
-      num_steps: the steps of the run, counted from step 0.
+      plan: the `MixPlan` of this process.
+      num_steps: the end of the run, counted from step 0.
 
     Raises:
-      ValueError: naming what differs, in which process; for plans with other schedules the first
-        step with other counts; that a plan could not be worked out in a process, as its weights are
-        none at a step.
+      ValueError: in every process, if plans differ or one can't be computed. The message names what
+        differs and in which process; for schedules it is the first step with other counts.
 
     Example:
       >>> import jaxmix
@@ -104,7 +106,7 @@ def check_same_plan(plan: MixPlan, num_steps: int) -> None:
 
 
 def _compare(name: str, value: object) -> None:
-    """Raise if a process has another value than process 0; as text, of any length in each."""
+    """Raise if the value of a process, as text, differs from process 0's."""
     text = str(value).encode()
     padded = np.zeros(int(_gather(len(text)).max()), np.int64)
     padded[: len(text)] = list(text)
@@ -117,6 +119,7 @@ def _compare(name: str, value: object) -> None:
 
 def _gather(numbers: int | list[int] | np.ndarray) -> np.ndarray:
     """int64 numbers, of one shape in all processes, as [processes, ...]."""
-    words = np.atleast_1d(np.asarray(numbers, np.int64)).view(np.uint32)  # 64 bits would be cut
+    # As pairs of uint32: JAX would cut 64 bits.
+    words = np.atleast_1d(np.asarray(numbers, np.int64)).view(np.uint32)
     gathered = np.asarray(multihost_utils.process_allgather(words)).view(np.int64)
     return gathered[:, 0] if np.ndim(numbers) == 0 else gathered

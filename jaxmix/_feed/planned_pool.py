@@ -1,4 +1,4 @@
-"""The rows of a plan taken from buffers on the device, without the host."""
+"""The rows of a plan, taken from buffers on the device without the host."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from jaxmix._types import Array, ArrayLike, AxisName, Microbatch, PyTree
 
 
 class PooledRows(collections.namedtuple("PooledRows", ["source", "index", "epoch", "place"])):
-    """Where the rows of a step lie: `source` int32, `index` int32, `epoch` and `place` uint32 [b].
+    """The places of the rows of a step: `source` int32, `index` int32, `epoch`, `place` uint32 [b].
 
-    `index` is the row of the buffer. `epoch * n + place` is the position of a row in a source of n
-    rows, with `place` in [0, n).
+    `index` is the row of the buffer. In a source of n rows the position of a row is
+    ``epoch * n + place``, with `place` in [0, n).
     """
 
     __slots__ = ()
 
 
 class Static(NamedTuple):
-    """What of a pool is fixed at trace time."""
+    """The parts of a pool that are fixed at trace time."""
 
     first_step: int
     sizes: tuple[int, ...]
@@ -46,28 +46,28 @@ class Static(NamedTuple):
 
 @jax.tree_util.register_pytree_node_class
 class PlannedPool:
-    """Buffers on the device and the rows of a plan for some steps: exact counts, no host in a step.
+    """Buffers on the device, from which a step takes the rows of a plan without the host.
 
-    `take(step)` gives the very rows of `PlanSource(plan, buffers, shuffle=shuffle)`, bit for bit,
-    on any mesh: exact counts, each row of a buffer once per epoch. The plan becomes a table of 12
-    bytes per source and step, so this needs no host, no schedule and no transfer in a step.
+    ``take(step)`` returns the same rows as `PlanSource(plan, buffers, shuffle=shuffle)`, bit for
+    bit, on any mesh: exact counts, and each row of a buffer once per epoch. The plan is stored as a
+    table of 12 bytes per source and step. So a step needs no host, no schedule and no transfer.
+
+    A pool is a pytree: pass it to a jitted step as an argument, not as a constant. On a mesh
+    replicate it.
 
     Args:
       plan: a `MixPlan`.
       *buffers: K trees of equal structure and dtypes, as for `RowPool`; or one dict of them by the
         names of the plan.
-      num_steps: the steps, counted from step 0 whatever `first_step` is.
-      first_step: the first step of the table, by default the plan's. For a very long run make
-        a new pool now and then.
-      shuffle: True for each epoch in a random order of its own, False for the order of the buffer,
-        or a `BlockShuffle`.
-
-    A pool is a pytree: pass it to a jitted step as an argument, not as a constant. On a mesh keep
-    it replicated.
+      num_steps: the end of the table, counted from step 0 even if `first_step` is later.
+      first_step: the first step of the table, by default the plan's. In a very long run make a new
+        pool from time to time, with a later first step.
+      shuffle: True for a random order in each epoch, False for the order of the buffer, or a
+        `BlockShuffle`.
 
     Raises:
-      ValueError, TypeError: buffers that differ or are not the plan's sources; a range of steps
-        that is empty or begins before the plan.
+      ValueError, TypeError: buffers that differ, or do not match the sources of the plan; no steps;
+        a first step before the plan's.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmix
@@ -115,17 +115,18 @@ class PlannedPool:
 
         Args:
           step: the optimizer update, a scalar int of any dtype; may be traced.
-          num_rows: the rows of this call (static), B / shards / microbatches. By default so many;
-            a plan of several batch sizes needs it, and a step compiles once for each size.
+          num_rows: the rows of this call (static), by default ``B / shards / microbatches``. A plan
+            of several batch sizes needs it: a step then compiles once for each size.
           axis_name, microbatch: as for `mix_rows`.
 
         Returns:
-          MixedBatch(rows, source, weights). The weights are the shares of this step, counts / B.
-          For a traced step outside the table, or of another batch size, the weights are NaN and the
-          sources -1.
+          `MixedBatch(rows, source, weights)`. The weights are the counts of the step divided by B.
+          If a traced step is outside the table, or has another batch size, the weights are NaN and
+          the sources -1.
 
         Raises:
-          ValueError, TypeError: a known step outside the table; rows that are no batch of the plan.
+          ValueError, TypeError: a known step outside the table; a number of rows that no batch of
+            the plan has.
         """
         found, weights = self._find(step, num_rows, axis_name, microbatch)
         return MixedBatch(self.pool.take(found.source, found.index), found.source, weights)
@@ -138,7 +139,15 @@ class PlannedPool:
         axis_name: AxisName | None = None,
         microbatch: Microbatch | None = None,
     ) -> PooledRows:
-        """Return where the rows of `take` lie, without taking them."""
+        """Return the places of the rows of `take`, without the rows.
+
+        Args:
+          step, num_rows, axis_name, microbatch: as for `take`.
+
+        Returns:
+          A named tuple of arrays [b]: `source` and `index`, int32, the buffer and its row; `epoch`
+          and `place`, uint32. In a buffer of n rows the position is ``epoch * n + place``.
+        """
         return self._find(step, num_rows, axis_name, microbatch)[0]
 
     def _find(
@@ -167,7 +176,7 @@ class PlannedPool:
         begins = jnp.concatenate([jnp.zeros(1, jnp.uint32), ends[:-1]])
         lengths = np.asarray(self.pool.lengths, np.uint32)
         seeds = np.asarray(fixed.order.seeds or np.zeros_like(lengths), np.uint32)
-        # One gather of all columns: several would each cost as much as all of the shuffle.
+        # One gather of all columns: a gather costs as much as the whole shuffle.
         columns = (self.places[line] - begins, self.epochs[line], lengths, seeds)
         found = jnp.stack(columns, axis=1)[source]
         place, epoch, length, seed = slots + found[:, 0], found[:, 1], found[:, 2], found[:, 3]
@@ -206,6 +215,6 @@ class PlannedPool:
 
 
 def _stages(plan: MixPlan, first: int, stop: int) -> list[int]:
-    """Steps of which each stage of batch sizes below `stop` holds one."""
+    """One step of each stage of batch sizes between `first` and `stop`."""
     starts = plan.batch_size if isinstance(plan.batch_size, Mapping) else {}
     return [first, *(start for start in starts if first < start < stop)]

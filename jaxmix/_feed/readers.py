@@ -1,4 +1,4 @@
-"""How the rows of one source are read, whatever holds them: many rows at once where it can."""
+"""Readers for one source of any kind: many rows at once if the source can."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from jaxmix._feed.stacking import Rows, check_rows, count_rows, stack_examples
 
 
 class Source(NamedTuple):
-    """An opened source: what it holds, its length, what its rows are, and how to read some.
+    """An opened source: its data, its length, the spec of its rows, and how to read some.
 
-    `read(rows)` returns the leaves [n, ...] in the order of `rows`, which may repeat and lie below
-    the length. With `by_position` they are positions, which count on through the epochs.
+    `read(rows)` returns the leaves [n, ...] in the order of `rows`, which may repeat and are below
+    the length. With `by_position` they are positions instead, counted through all epochs.
     """
 
     data: Any
@@ -33,11 +33,10 @@ class Source(NamedTuple):
 def open_source(source: Any, name: str) -> Source:
     """Open a source and read its first row.
 
-    Arrays, and trees of arrays of one length, are read by slice or index array; HuggingFace
-    datasets too; lists by slice; objects with `__getitems__` (ArrayRecord, TFDS, torch) by a list
-    of rows; any other object with `len` and `[i]` row by row. A grain MapDataset is asked by
-    position, so that each epoch has its own shuffle; so is an object whose `reads_positions` is
-    true.
+    Arrays, trees of arrays of one length and HuggingFace datasets are read by slice or index array,
+    lists by slice, objects with `__getitems__` (ArrayRecord, TFDS, torch) by a list of rows, any
+    other object with `len` and `[i]` row by row. A grain MapDataset is read by position, so that it
+    can shuffle each epoch differently. So is an object whose `reads_positions` is true.
     """
     data = host_source(source, name)
     leaves, tree = ([], None) if isinstance(data, list) else jax.tree.flatten(data)
@@ -45,12 +44,13 @@ def open_source(source: Any, name: str) -> Source:
         return _open_arrays(data, leaves, tree, name)
     ok = hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, Mapping)
     wanted = (
-        "arrays, a dict of arrays (not of lists), or rows by `[i]` (`PlanStream` reads streams)"
+        "arrays, a dict of arrays (not of lists) or an object with `len` and `[i]` "
+        "(`PlanStream` reads streams)"
     )
     need(ok, name, wanted, data, TypeError)
     length = len(data)
     need(length > 0, name, "of at least one row", "none")
-    kind = type(data)  # asked for its methods: a wrapper may hand on what its inner object has
+    kind = type(data)  # methods of the class only: a wrapper may forward those of its inner object
     if hasattr(kind, "column_names") and hasattr(kind, "with_format"):
         spec, read = open_columns(data, name)
         return Source(data, length, spec, read, False)
@@ -80,7 +80,7 @@ def _open_arrays(data: Any, leaves: list[Any], tree: Any, name: str) -> Source:
     specs = [_array_spec(leaf, leaf_name(path), name) for path, leaf in paths]
     takes = [_array_reader(*pair, name) for pair in zip(leaves, specs, strict=True)]
     spec, only = RowSpec(tree, tuple(specs)), takes[0]
-    if len(takes) == 1:  # of many sources of one array each, half the time goes into calls
+    if len(takes) == 1:  # with many sources of one array each, calls take half the time
         return Source(data, length, spec, lambda rows: (only(rows),), False)
     return Source(data, length, spec, lambda rows: [take(rows) for take in takes], False)
 
@@ -107,7 +107,7 @@ def _array_reader(leaf: Any, spec: LeafSpec, name: str) -> Callable[[Rows], np.n
 
 
 def _read_array(leaf: Any, spec: LeafSpec, name: str, rows: Rows) -> np.ndarray:
-    """Rows of an array that may be on disk: it is asked for rising rows, each once."""
+    """Rows of an array that may be on disk: it is read in ascending order, each row once."""
     if isinstance(rows, slice) or (np.diff(rows) > 0).all():
         found = np.asarray(leaf[rows])
     else:
@@ -139,9 +139,9 @@ def _read_examples(
 
 
 def _has_own_items(kind: type) -> bool:
-    """True if `__getitems__` gives what `[i]` gives: no subclass changed only the latter.
+    """True if `__getitems__` returns the same rows as `[i]`: no subclass changed only `[i]`.
 
-    grain's own ArrayRecordDataSource defines it only to call its base's.
+    grain's ArrayRecordDataSource defines `[i]` too, but only to call its base class.
     """
     for base in kind.__mro__:
         if "__getitems__" in vars(base):

@@ -1,4 +1,4 @@
-"""The row of a source that a feed reads at a position: the next one, or where a shuffle puts it."""
+"""The row of a source that a feed reads at a position: in order, or as a shuffle puts it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaxmix._types import ArrayLike
 
 
 class RowOrder(NamedTuple):
-    """How the rows of each epoch are ordered: `seeds` uint32 [K] of a shuffle, None for in order.
+    """The order of the rows in each epoch: `seeds` [K] of a shuffle, or None without a shuffle.
 
     `block`: a `BlockShuffle`, or None for a shuffle of single rows.
     """
@@ -37,10 +37,10 @@ class RowOrder(NamedTuple):
 
 
 def row_order(shuffle: bool | BlockShuffle, seed: int, names: Sequence[str]) -> RowOrder:
-    """The order that the `shuffle` of a feed asks for.
+    """The order for the `shuffle` of a feed.
 
-    Each source has a seed of its own, made of the plan's and its name: equal data in two sources is
-    in another order, and a source keeps its order wherever it stands in an edited plan.
+    The seed of each source is made from the plan's seed and the source's name. So two sources with
+    equal data have different orders, and a source keeps its order if an edited plan moves it.
     """
     is_block = isinstance(shuffle, BlockShuffle)
     wanted = "a bool or a BlockShuffle (the seed is `MixPlan(seed=)`)"
@@ -55,7 +55,7 @@ def row_order(shuffle: bool | BlockShuffle, seed: int, names: Sequence[str]) -> 
 def host_index(
     order: RowOrder, source: np.ndarray, position: np.ndarray, lengths: np.ndarray
 ) -> np.ndarray:
-    """The rows int64 [b] at positions [b] of sources [b] that have these lengths [K]."""
+    """The rows, int64 [b], at positions [b] of sources [b] with lengths [K]."""
     if order.seeds is None:
         return position % lengths.take(source)
     seeds = np.asarray(order.seeds)  # one call for all sources: most of its cost is fixed

@@ -1,4 +1,4 @@
-"""What the rows of all sources of a feed share: structure, and type and shape of each leaf."""
+"""The spec that all rows of a feed share: their structure, and the type and shape of each leaf."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ RAGGED = "of one shape (ragged rows: pad or pack them before the mix)"
 class LeafSpec(NamedTuple):
     """A leaf of a row: its name in messages, its type and its shape.
 
-    The type is a NumPy dtype, or `str` or `bytes`, whose values are kept as objects: NumPy's "U"
-    and "S" cut NULs at the end, and make all values as wide as the longest.
+    The type is a NumPy dtype, `str` or `bytes`. Text and bytes are kept as objects, since NumPy's
+    "U" and "S" cut NULs at the end and make all values as wide as the longest.
     """
 
     name: str
@@ -32,12 +32,12 @@ class RowSpec(NamedTuple):
 
 
 def row_leaves(example: Any) -> tuple[list[Any], Any]:
-    """The leaves of an example and its structure; a list is one value, as tokens are."""
+    """The leaves of an example and its structure; a list is one value, such as tokens."""
     return jax.tree.flatten(example, is_leaf=_is_list)
 
 
 def example_spec(example: Any, name: str) -> RowSpec:
-    """What an example, the first row of a source, is made of."""
+    """The spec of an example, the first row of a source."""
     need_example(example, name)
     paths, tree = jax.tree.flatten_with_path(example, is_leaf=_is_list)
     need(len(paths) > 0, f"a row of {name}", "an example with at least one value", example)
@@ -49,9 +49,10 @@ def example_spec(example: Any, name: str) -> RowSpec:
 
 
 def need_example(example: Any, name: str) -> None:
-    """Raise if there is None in place of a row."""
+    """Raise if a row is None."""
     full = example is not None
-    need(full, f"a row of {name}", "an example (`filter` leaves None: filter before)", example)
+    needed = "an example (grain's `filter` leaves None: filter the data before)"
+    need(full, f"a row of {name}", needed, example)
 
 
 def value_type(value: Any, name: str) -> tuple[np.dtype | type[str] | type[bytes], tuple[int, ...]]:
@@ -63,13 +64,13 @@ def value_type(value: Any, name: str) -> tuple[np.dtype | type[str] | type[bytes
 
 
 def value_array(value: Any, name: str) -> np.ndarray:
-    """One value of a row as an array of numbers, or of objects that are all `str` or `bytes`."""
+    """One value of a row as an array of numbers, or of objects, all `str` or all `bytes`."""
     first = value
     while isinstance(first, list) and first:
         first = first[0]
     try:
         array = np.asarray(value, object if isinstance(first, str | bytes) else None)
-    except ValueError as error:  # NumPy speaks of an inhomogeneous shape
+    except ValueError as error:  # NumPy's message says "inhomogeneous shape"
         raise ValueError(f"{name} must be {RAGGED}, got lists of several lengths") from error
     if array.dtype.kind in "SUT" and not isinstance(value, list):
         array = array.astype(object)
@@ -81,7 +82,7 @@ def value_array(value: Any, name: str) -> np.ndarray:
 
 
 def check_row_spec(spec: RowSpec, model: RowSpec, name: str, model_name: str) -> None:
-    """Raise unless the rows of two sources can stand in one batch."""
+    """Raise unless rows of both sources fit in one batch."""
     structure = f"of the structure of {model_name}, {model.tree}"
     need(spec.tree == model.tree, name, structure, spec.tree)
     for leaf, other in zip(spec.leaves, model.leaves, strict=True):

@@ -1,4 +1,4 @@
-"""The plan row by row, for grain's transforms of single rows."""
+"""A plan row by row, for grain's transforms of single rows."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ from jaxmix._plan.plan import MixPlan
 
 
 class PlanSelectionMap:
-    """The plan row by row: a `DatasetSelectionMap` of grain, for transforms of single rows.
+    """A plan row by row: a `DatasetSelectionMap` of grain, for transforms of single rows.
 
-    For `grain.MapDataset.select_from_datasets(datasets, PlanSelectionMap(plan, num_steps))`: row i
-    of the global batch of step t is element `plan.rows_before(t) + i`; a run continues at step t
-    with `[plan.rows_before(t):]`. Batch before `to_iter_dataset`, as `.batch(B)` of the MapDataset:
-    batched afterwards, several workers mix the rows of different steps. Don't `filter` a dataset
-    before the mix: a row that is dropped moves all later ones to other steps.
+    Pass it to `grain.MapDataset.select_from_datasets(datasets, selection_map)`. Element
+    ``plan.rows_before(t) + i`` is row i of the global batch of step t, as a pair (source,
+    position). To continue at step t, slice with ``[plan.rows_before(t):]``.
+
+    Call `.batch(B)` before `.to_iter_dataset()`: otherwise several workers mix the rows of
+    different steps. Don't `filter` a dataset before the mix: a dropped row moves all later rows.
 
     Args:
       plan: a `MixPlan`.
-      num_steps: the steps, counted from step 0 whatever `plan.first_step` is.
-      shuffle: as for `PlanSource`, whose rows these are.
-      lengths: the rows of each source, in a list or by name; needed for a shuffle.
+      num_steps: the end of the run, counted from step 0 even if `plan.first_step` is later.
+      shuffle: as for `PlanSource`, which gives the same rows.
+      lengths: the rows of each source, in order or by name; needed for a shuffle.
 
     Raises:
-      ValueError, TypeError: a shuffle without lengths.
-      IndexError: an element outside the plan; so `.repeat()` fails, and `num_steps` is the end.
+      ValueError, TypeError: a shuffle without lengths; a dict of weights without `names`, whose
+        order differs from the plan's.
+      IndexError: an element outside the plan. So `.repeat()` fails at the end of the run.
 
     Example:
       >>> import jaxmix

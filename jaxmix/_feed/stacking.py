@@ -1,4 +1,4 @@
-"""Examples of one source as arrays [n, ...], of the types that its first row has."""
+"""Examples of one source stacked to arrays [n, ...], with the types of its first row."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jaxmix._feed.row_spec import (
 )
 
 Rows = slice | np.ndarray
-"""Which rows of a source: neighbours as `slice(start, stop)`, others as int64, in any order."""
+"""Rows of a source: neighbours as `slice(start, stop)`, others as int64 in any order."""
 
 SCALARS = {
     bool: np.dtype(np.bool_),
@@ -33,7 +33,7 @@ LEAF = jax.tree.structure(0)
 
 
 def count_rows(rows: Rows) -> int:
-    """How many rows these are."""
+    """The number of these rows."""
     return rows.stop - rows.start if isinstance(rows, slice) else len(rows)
 
 
@@ -42,7 +42,7 @@ def stack_examples(
 ) -> list[np.ndarray]:
     """Stack `count` examples, trees of one structure, leaf by leaf."""
     _check_count(len(examples), count, name)
-    if spec.tree == LEAF and set(map(type, examples)) <= PLAIN:  # no trees to be walked
+    if spec.tree == LEAF and set(map(type, examples)) <= PLAIN:  # no trees to flatten
         return [stack_values(examples, spec.leaves[0], name)]
     columns: list[list[Any]] = [[] for _ in spec.leaves]
     for example in examples:
@@ -85,7 +85,7 @@ def stack_values(values: Sequence[Any], leaf: LeafSpec, name: str) -> np.ndarray
 
 
 def check_rows(found: Any, count: int, leaf: LeafSpec, name: str) -> np.ndarray:
-    """Return the rows of one leaf, which came together, as an array of the leaf's type."""
+    """The rows of one leaf, which were read at once, as an array of the leaf's type; checked."""
     _check_count(len(found), count, name)
     if isinstance(found, np.ndarray) and found.dtype.kind not in "OSUT":
         _check_shapes({found.shape[1:]}, leaf, f"{leaf.name} of {name}")
@@ -100,7 +100,7 @@ def _check_count(found: int, count: int, name: str) -> None:
 
 
 def _check_types(types: set[np.dtype], leaf: LeafSpec, full_name: str) -> None:
-    """Raise unless values of these types keep their value in the leaf's dtype."""
+    """Raise unless the leaf's dtype holds values of these types exactly."""
     for found in types - {leaf.type}:
         number = isinstance(leaf.type, np.dtype) and found.kind != "b"
         safe = number and np.can_cast(found, leaf.type, "safe")

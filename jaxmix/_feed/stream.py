@@ -20,36 +20,33 @@ KIND = "jaxmix.PlanStream"
 class PlanStream:
     """The batches of a plan from streams: sources without length and without random access.
 
-    An iterator of the batches from `plan.first_step` on, each
-    `{"rows", "source", "position", "step"}` as `PlanSource` has them. Step t takes the counts of
-    the plan from the streams, so counts are exact. The n-th row that a stream gives is its position
-    n, whatever order it is in: shuffle inside the stream.
+    It is an iterator of the batches from `plan.first_step` on, as from `PlanSource` but without
+    `"index"`. Counts are exact: step t takes from each stream its count in the plan. Position n of
+    a source is the n-th row of its stream, so shuffle inside the stream.
 
-    Streams are iterables (HuggingFace IterableDataset, grain IterDataset, tf.data Dataset),
-    iterators such as a generator, or functions that return one. All with the same leaves.
+    `get_state()` returns the state of all streams, and `set_state(state)` restores it: the batches
+    after it are the same. grain's iterators, and HuggingFace streams without a shuffle buffer, are
+    restored by their own states. Other streams skip the rows that were used; so does a plan with a
+    `first_step` above 0 without a state.
+
+    On another number of processes, or another order of them, the rows may be different. If you need
+    the same rows there, use `PlanSource`.
 
     Args:
       plan: a `MixPlan`.
-      iterables: one for each source of the plan, in a sequence or a dict by name.
-      num_steps: the steps, counted from step 0 whatever `plan.first_step` is.
-      on_end: what happens where a stream ends. "error": ValueError naming it. "stop": the batches
-        end before that step. "cycle": it is iterated again, which a generator can't be.
-      shard_index, shard_count: this process's contiguous part of each batch; `shard_count` must
-        divide B. Each process has streams of its own, and takes only its own rows from them.
-
-    `get_state()` returns where the streams stand, plain numbers fit for JSON or orbax, and
-    `set_state(state)` returns there: the batches from there on are the same. grain's iterators and
-    HuggingFace streams without a shuffle buffer are set by their own states; others skip the rows
-    that were used. A plan
-    with a `first_step` > 0 skips them too if no state is set.
-
-    What needs random access is not promised here: the same rows on another number of processes, or
-    in another order of processes. Use `PlanSource` for that.
+      iterables: one stream for each source, in the order of the plan or in a dict by name, all with
+        the same leaves. A stream is an iterable (HuggingFace IterableDataset, grain IterDataset,
+        tf.data Dataset), an iterator such as a generator, or a function that returns one of these.
+      num_steps: the end of the run, counted from step 0 even if `plan.first_step` is later.
+      on_end: what happens where a stream ends. "error": ValueError that names it. "stop": the run
+        ends before that step. "cycle": the stream is iterated again (a generator can't be).
+      shard_index, shard_count: the part of each batch for this process, one of `shard_count`
+        contiguous parts; `shard_count` must divide B. Each process passes its own streams, and all
+        of their rows are its own.
 
     Raises:
-      ValueError, TypeError: streams that are too many or few, empty or not alike; a state of
-        another plan or shard; the first batch of a shard of a plan that begins later, before
-        `set_state`.
+      ValueError, TypeError: streams that are too many or too few, empty or unlike; a state of
+        another plan or shard; several shards of a plan that begins after step 0, without a state.
 
     Example:
       >>> import itertools, jaxmix
@@ -72,7 +69,7 @@ class PlanStream:
         need(isinstance(plan, MixPlan), "plan", "a MixPlan", plan, TypeError)
         need(on_end in ON_END, "on_end", f"one of {ON_END}", on_end)
         self._num_steps = whole_number("num_steps", num_steps, plan.first_step)
-        plan.rows(plan.first_step, shard_index=shard_index, shard_count=shard_count)  # is it one?
+        plan.rows(plan.first_step, shard_index=shard_index, shard_count=shard_count)  # checks them
         self._plan, self._on_end = plan, on_end
         self._shard = {"shard_index": shard_index, "shard_count": shard_count}
         given = plan._matched("iterables", iterables)
@@ -115,13 +112,13 @@ class PlanStream:
         return {"rows": rows, "source": source, "position": position, "step": np.int32(step)}
 
     def get_state(self) -> dict[str, Any]:
-        """Return where the streams stand, for `set_state`: plain numbers and texts."""
+        """Return the state of all streams, for `set_state`: plain numbers and strings, for JSON."""
         streams = zip(self._plan.names, self._streams, strict=True)
         kept = {name: stream.state() for name, stream in streams}
         return {"kind": KIND, "step": self._step, **self._shard, "streams": kept}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Return to where the streams stood when `get_state` gave this state."""
+        """Restore a state from `get_state`: the next batch is the one that came after it."""
         ours = isinstance(state, Mapping) and state.get("kind") == KIND
         need(ours, "state", "the dict of `PlanStream.get_state`", state)
         shard = {name: state[name] for name in self._shard}
@@ -136,9 +133,9 @@ class PlanStream:
         self._step, self._is_set, self._done = step, True, False
 
     def _take(self, counts: list[int], step: int) -> list[list[Any]] | None:
-        """The rows of a step from each stream; None if one ends before them, and that is the end.
+        """The rows of a step from each stream; None if a stream ends and the run may stop.
 
-        All or none, so that a step that failed can be asked for again.
+        All rows are taken or none, so that a failed step can be repeated.
         """
         examples: list[list[Any]] = []
         before = [(stream.epoch, stream.rows) for stream in self._streams]
@@ -157,8 +154,8 @@ class PlanStream:
             return None
         k = len(examples)
         raise ValueError(
-            f"{self._names[k]} must have rows for {self._num_steps} steps, or on_end be 'cycle' or "
-            f"'stop', got its end at step {step}, after {before[k][1]} rows"
+            f"{self._names[k]} must have rows for {self._num_steps} steps (or set on_end='cycle' "
+            f"or 'stop'), got its end at step {step}, after {before[k][1]} rows"
         )
 
     def _first_spec(self, k: int) -> Any:
@@ -169,7 +166,7 @@ class PlanStream:
 
     def _skip_to_first_step(self) -> None:
         first, shards = self._plan.first_step, self._shard["shard_count"]
-        wanted = f"set from `get_state` before it continues a plan at step {first} in shards"
+        wanted = f"given a state by `set_state` to begin at step {first} in shards"
         need(shards == 1, "the stream", wanted, f"{shards} shards and no state")
         for stream, count in zip(self._streams, self._plan.cursors(first).tolist(), strict=True):
             stream.skip(count, self._on_end == "cycle")

@@ -1,4 +1,4 @@
-"""One source that can only be iterated: its rows in order, and where it stands."""
+"""One source that can only be iterated: its rows in order, and its state."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 from jaxmix._checks import need
 
 ROWS_WITHOUT_BAR = 1000
-"""Rows that are skipped without a progress bar."""
+"""The most rows that are skipped without a progress bar."""
 
 
 class Ended(Exception):
-    """A stream has no more rows."""
+    """Raised by a stream that has no more rows."""
 
 
 class Stream:
     """The rows of an iterable, an iterator, or a function that returns one of them.
 
-    `epoch` and `rows`: how often it was iterated to its end, and the rows taken since.
+    `epoch` and `rows`: how often it was iterated to its end, and the rows taken after that.
     """
 
     def __init__(self, source: Any, name: str):
@@ -40,7 +40,7 @@ class Stream:
         self.epoch = self.rows = 0
 
     def peek(self) -> Any:
-        """The first row, which is still to be taken."""
+        """The next row, without taking it."""
         if not self._held:
             before = self._iterator.get_state() if self._keeps_place() else None
             first = self._next()
@@ -55,7 +55,7 @@ class Stream:
         return self._held[0]
 
     def take(self, count: int, cycle: bool) -> list[Any]:
-        """The next `count` rows; all or, if it ends before them and is not to begin again, none."""
+        """The next `count` rows; if it ends before them and does not cycle, none is taken."""
         taken: list[Any] = []
         epoch, rows = self.epoch, self.rows
         try:
@@ -72,14 +72,14 @@ class Stream:
         self.epoch, self.rows = epoch, rows
 
     def skip(self, count: int, cycle: bool) -> None:
-        """Pass over the next `count` rows, with a progress bar where they are many."""
+        """Skip the next `count` rows, with a progress bar if they are many."""
         with _bar(count, f"skipping the rows of {self._name} that were used") as bar:
             for _ in range(count):
                 self._next_of_any_epoch(cycle)
                 bar.update()
 
     def state(self) -> dict[str, Any]:
-        """Where the stream stands, fit for JSON."""
+        """The state of the stream, for JSON."""
         inner = None
         if not self._held and (self.rows or self.epoch):
             if self._keeps_place():
@@ -89,7 +89,7 @@ class Stream:
         return {"epoch": self.epoch, "rows": self.rows, "inner": inner}
 
     def set_state(self, state: dict[str, Any], cycle: bool) -> None:
-        """Return to where a stream stood; without a state of its own it skips the rows before."""
+        """Restore a state; a stream without a state of its own skips the rows before it."""
         epoch, rows, inner = state["epoch"], state["rows"], state["inner"]
         if inner is not None and (self._has_state or self._keeps_place()):
             if self._has_state:
@@ -148,7 +148,7 @@ class Stream:
         return iter(self._source if can_iterate else self._source())
 
     def _keeps_place(self) -> bool:
-        """True for an iterator that says where it is, such as grain's."""
+        """True for an iterator with a state, such as grain's."""
         return hasattr(self._iterator, "get_state") and hasattr(self._iterator, "set_state")
 
 
@@ -180,7 +180,7 @@ class _NoBar:
 
 @contextlib.contextmanager
 def _bar(total: int, text: str) -> Iterator[Any]:
-    """A progress bar in a terminal where it is worth one and tqdm is there."""
+    """A progress bar, if there are many rows, a terminal and tqdm."""
     if total <= ROWS_WITHOUT_BAR or importlib.util.find_spec("tqdm") is None:
         yield _NoBar()
         return

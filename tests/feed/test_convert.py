@@ -129,16 +129,16 @@ def frame(**columns):
 
 
 REFUSED = {
-    "name of a file": (lambda: "rows.npy", "the opened data, as `np.load"),
-    "path": (lambda: pathlib.Path("rows.npy"), "the opened data, as `np.load"),
-    "bytes": (lambda: b"rows", "the opened data, as `np.load"),
-    "generator": (lambda: (i for i in range(3)), "rows by .*`PlanStream` reads streams"),
+    "name of a file": (lambda: "rows.npy", "opened data, such as `np.load"),
+    "path": (lambda: pathlib.Path("rows.npy"), "opened data, such as `np.load"),
+    "bytes": (lambda: b"rows", "opened data, such as `np.load"),
+    "generator": (lambda: (i for i in range(3)), "`len` and .*`PlanStream` reads streams"),
     "only to iterate": (lambda: fake("a", "A", __iter__=iter), "arrays, .*`PlanStream` reads"),
     "lists in a dict": (lambda: {"a": [1, 2]}, "arrays, a dict of arrays .not of lists"),
-    "scipy matrix": (lambda: scipy.sparse.csr_matrix(X), r"dense array, as `matrix.toarray\(\)`"),
-    "scipy array": (lambda: scipy.sparse.coo_array(X), r"dense array, as `matrix.toarray\(\)`"),
-    "masked": (lambda: np.ma.masked_equal(IDS, 4), r"without a mask, as `array.filled\(value\)`"),
-    "keys": (lambda: jax.random.split(jax.random.key(0), 9), "numbers, as `jax.random.key_data"),
+    "scipy matrix": (lambda: scipy.sparse.csr_matrix(X), r"dense array \(use `matrix.toarray\(\)`"),
+    "scipy array": (lambda: scipy.sparse.coo_array(X), r"dense array \(use `matrix.toarray\(\)`"),
+    "masked": (lambda: np.ma.masked_equal(IDS, 4), r"without a mask \(use `array.filled\(value\)`"),
+    "keys": (lambda: jax.random.split(jax.random.key(0), 9), r"numbers \(use `jax.random.key_data"),
     "splits": (lambda: datasets.DatasetDict({"train": None}), r"one split .*dataset\[\"train\"\]"),
     "streamed": (lambda: datasets.Dataset.from_dict(COLUMNS).to_iterable_dataset(), "PlanStream"),
     "grain stream": (lambda: grain.MapDataset.range(9).to_iter_dataset(), "PlanStream"),
@@ -146,7 +146,7 @@ REFUSED = {
     "tf ragged": (lambda: fake("tensorflow.python", "RaggedTensor"), r"`tensor.to_tensor\(\)`"),
     "torch loader": (
         lambda: fake("torch.utils.data", "DataLoader"),
-        "the data set that the loader",
+        "the dataset that the loader",
     ),
     "torch stream": (lambda: fake("torch.utils.data", "IterableDataset"), "PlanStream"),
     "lazy frame": (lambda: fake("polars.lazyframe", "LazyFrame"), r"`frame.collect\(\)`"),

@@ -208,7 +208,7 @@ def test_steps_are_absolute_and_bounded():
         (lambda p: PlanSource(p, [[], *arrays()[1:]], 9), "source 0 must be of at least one row"),
         (
             lambda p: PlanSource(p, [3, *arrays()[1:]], 9),
-            "source 0 must be arrays, a dict .* or rows by",
+            "source 0 must be arrays, a dict .* or an object with `len`",
         ),
         (
             lambda p: PlanSource(p, [{"a": [1]}, *arrays()[1:]], 9),

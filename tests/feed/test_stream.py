@@ -140,7 +140,7 @@ def test_a_shard_takes_its_own_rows_from_its_own_streams():
     with pytest.raises(ValueError, match="state must be of shard"):
         make("functions", plan).set_state(states[20])
     later = MixPlan(GAMMA, 8, state=plan.state(15), names=["a", "b"])
-    with pytest.raises(ValueError, match="the stream must be set from `get_state`"):
+    with pytest.raises(ValueError, match="the stream must be given a state by `set_state`"):
         next(make("functions", later, **shard))
 
 

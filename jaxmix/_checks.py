@@ -1,4 +1,4 @@
-"""Checks of what a user passes, all with one form of message: name, what is needed, what came."""
+"""Checks of arguments, all with one form of message: "<name> must be <needed>, got <got>"."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def need(ok: bool, name: str, needed: str, got: Any, error: type[Exception] = Va
 
 
 def shown(value: Any) -> str:
-    """The value in a message: its `repr` on one line and cut short, an array by type and shape."""
+    """A value for a message: a short `repr` on one line; an array as dtype, shape and entries."""
     text = printable(_SHORT.repr(value))
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
 
 
 def printable(text: str) -> str:
-    """`text` with control characters shown as escapes, cut short."""
+    """`text`, cut short, with control characters written as escapes."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:MAX_TEXT])[:MAX_TEXT]
 
 
 class _Short(reprlib.Repr):
-    """`repr` of the first entries; no array is copied from a device, and no long text is made."""
+    """The `repr` of the first entries only: no whole array is copied, no long text is built."""
 
     def repr1(self, x: Any, level: int) -> str:
         if isinstance(x, Tracer):
@@ -56,7 +56,7 @@ class _Short(reprlib.Repr):
             return f"<{type(x).__name__}>"
 
     def repr_int(self, x: int, level: int) -> str:
-        bits = x.bit_length()  # Python writes no more than 4,300 digits
+        bits = x.bit_length()  # Python refuses to write more than 4,300 digits
         return super().repr_int(x, level) if bits < 1000 else f"an integer of {bits} bits"
 
     def _array(self, x: Any) -> str:
@@ -74,15 +74,15 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 
 
 def is_concrete(value: Any) -> bool:
-    """True if the numbers in `value` can be read now, False for an array that is being traced."""
+    """True if the numbers in `value` can be read now; False for a traced array."""
     return not isinstance(value, Tracer)
 
 
 def whole_number(name: str, value: Any, minimum: int) -> int:
     """`value` as an int, at least `minimum`.
 
-    Anything with `__index__` or `__jax_array__` that holds one integer will do; bools and floats
-    raise.
+    Any object with `__index__` or `__jax_array__` that holds one integer is allowed. Bools and
+    floats raise.
     """
     if type(value) is not int:
         needed = f"an integer >= {minimum}"
@@ -100,13 +100,13 @@ def whole_number(name: str, value: Any, minimum: int) -> int:
 
 
 def unwrapped(value: Any) -> Any:
-    """The array in an object with `__jax_array__` (an `nnx.Variable`); others as they are."""
+    """The array in an object with `__jax_array__` (an `nnx.Variable`); another object as it is."""
     unwrap = None if isinstance(value, jax.Array) else getattr(value, "__jax_array__", None)
     return value if unwrap is None else unwrap()
 
 
 def plain_number(value: Any) -> Any:
-    """The number or the array in anything that holds one; others as they are."""
+    """The number or the array in an object that holds one; another object as it is."""
     value = unwrapped(value)
     if isinstance(value, jax.Array | np.ndarray | np.generic | int | float):
         return value
@@ -159,7 +159,7 @@ def source_lengths(lengths: Sequence[int], num_sources: int, minimum: int = 1) -
 
 
 def leaf_name(path: tuple[Any, ...]) -> str:
-    """What a leaf is called in messages: `leaf ['image']`, `leaf .x[0]` or, alone, `the array`."""
+    """The name of a leaf in messages: `leaf ['image']`, `leaf .x[0]`, or `the array` if alone."""
     return f"leaf {jax.tree_util.keystr(path)}" if path else "the array"
 
 
@@ -187,12 +187,12 @@ def check_alike(trees: tuple[Any, ...], *, skip_axes: int = 0) -> None:
 
 
 def _structure_message(k: int, first: PyTree, other: PyTree) -> str:
-    """How the structure of source k differs from source 0's: by leaves, if by their names."""
+    """The message for a source of another structure: leaves that differ, else both structures."""
     here, there = (
         {leaf_name(path) for path, _ in jax.tree.leaves_with_path(tree)} for tree in (first, other)
     )
     message = f"source {k} must be of the structure of source 0"
-    parts = [("has no", sorted(here - there)), ("has also", sorted(there - here))]
+    parts = [("has no", sorted(here - there)), ("also has", sorted(there - here))]
     lacks = [f"{verb} {printable(', '.join(names[:5]))[:200]}" for verb, names in parts if names]
     if lacks:
         return f"{message}, but it {' and '.join(lacks)}"

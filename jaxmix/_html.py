@@ -10,7 +10,7 @@ from typing import Any
 def html_table(
     caption: str, header: Sequence[str], rows: Iterable[Sequence[Any]], notes: Sequence[str] = ()
 ) -> str:
-    """A small table with a caption above and notes below; all text is escaped."""
+    """A small HTML table with a caption above and notes below; all text is escaped."""
 
     def line(cells: Sequence[Any], tag: str) -> str:
         shown = (f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells)

@@ -1,1 +1,1 @@
-"""What a plan will do, before it does it: tables, warnings and pictures."""
+"""What a plan will do, before the run: tables, warnings and pictures."""

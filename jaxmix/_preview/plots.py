@@ -1,4 +1,4 @@
-"""Pictures of schedules and of planned shares, in matplotlib, with names beside what they name."""
+"""Pictures of schedules and of planned weights, in matplotlib, with names beside the curves."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from jaxmix._types import Weights
 MAX_POINTS = 1000
 MIN_FONT = 5.0
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#444444")
-"""Okabe and Ito's: colour-blind readers can tell them apart as well."""
+"""The colours of Okabe and Ito, which colour-blind readers can also tell apart."""
 
 
 def plot_schedules(schedules: Mapping[str, Weights], num_steps: int, ax: Any = None) -> Any:
-    """Draw schedules over the steps 0 .. num_steps - 1, each named at the end of its line.
+    """Draw schedules over the steps 0 .. num_steps - 1, with a name at the end of each line.
 
     Args:
-      schedules: `{name: schedule}`, of gamma or of weights [K] (then a line per source); a number
-        or an array stands for a constant one.
-      num_steps: `>= 1`; drawn at up to 1,000 of them.
-      ax: the matplotlib Axes to draw in, by default a new figure's.
+      schedules: `{name: schedule}`. A schedule of gamma has one line, a schedule of weights [K] one
+        line per source. A number or an array is a constant schedule.
+      num_steps: `>= 1`. At most 1,000 steps are evaluated.
+      ax: the matplotlib Axes to draw in, by default in a new figure.
 
     Returns:
       The Axes.
 
     Raises:
-      ValueError, TypeError: no schedules, a value that is no number and no [K].
+      ValueError, TypeError: no schedules, a value that is neither a number nor an array [K], a
+        value that is not finite.
 
     Example:
       >>> import jaxmix
@@ -84,7 +85,7 @@ def plot_shares(
 ) -> Any:
     """Draw weights [P, K] as bands that fill 0 to 100 %.
 
-    Where a source runs out there is a ring, and its `epochs` in all are beside its name.
+    A ring marks the step at which a source runs out, and its `epochs` are written beside its name.
     """
     ax = _axes(ax)
     tops = 100 * weights.cumsum(axis=1)
@@ -117,7 +118,7 @@ def _axes(ax: Any) -> Any:
 
 
 def _colours(count: int) -> list[Any]:
-    """A colour for each of `count` things that stand in order."""
+    """`count` different colours."""
     if count <= len(COLOURS):
         return list(COLOURS[:count])
     import matplotlib
@@ -128,9 +129,9 @@ def _colours(count: int) -> list[Any]:
 def _name_ends(
     ax: Any, lines: np.ndarray, sizes: np.ndarray, names: Sequence[str], colours: Sequence[Any]
 ) -> None:
-    """Write the name of each of the lines [n, P] beside its end, or as near as there is room.
+    """Write the name of each of the lines [n, P] beside its end, or as near as possible.
 
-    Where there is no room for all names, the names of the largest `sizes` [n] are written.
+    If there is no room for all names, only the names of the largest `sizes` [n] are written.
     """
     low, high = ax.get_ylim()
     points = ax.get_window_extent().height / ax.figure.dpi * 72
@@ -138,7 +139,7 @@ def _name_ends(
     size = min(10.0, max(MIN_FONT, points / (1.25 * len(names))))
     gap = (high - low) * 1.2 * size / points
     ends = lines[:, -1]
-    order = np.lexsort((lines.mean(axis=1), np.round(ends / gap)))  # level ends: by their way there
+    order = np.lexsort((lines.mean(axis=1), np.round(ends / gap)))  # by end, then by mean height
     order = order[np.isin(order, np.argsort(-sizes, kind="stable")[:most])]
     places = ends[order]
     for i in range(1, len(places)):

@@ -1,4 +1,4 @@
-"""What a plan will do, before it does it: a table of its sources."""
+"""What a plan will do, before the run: a table of its sources."""
 
 from __future__ import annotations
 
@@ -26,20 +26,19 @@ PLOT_POINTS = 500
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Preview:
-    """What a plan does in the steps first_step .. num_steps - 1; printed, it is a table.
+    """The effect of a plan in the steps first_step .. num_steps - 1; printed, it is a table.
 
     Attributes:
-      names: list of str. The lists below have one entry per source.
-      batch_size: of the plan; it may be a dict `{step: B from that step on}`.
-      first_step, num_steps: of the plan and the call.
-      rows, share: the rows per source in these steps, and its part of all rows.
-      epochs: how often its rows are through after the last step; None without lengths.
-      first_used, last_used: the first and the last step that take a row of it, None if there is
-        none.
-      runs_out: the first step that needs a row of its next epoch, None if there is none.
+      names: list of str, the names of the sources. The lists below have one entry per source.
+      batch_size: the plan's, an int or `{step: B from that step on}`.
+      first_step, num_steps: the plan's first step, and the end of the steps shown.
+      rows, share: the rows of the source in these steps, and their part of all rows.
+      epochs: the epochs of the source after the last step; None without lengths.
+      first_used, last_used: the first and the last step with a row of the source, or None.
+      runs_out: the first step that needs the source's next epoch, or None.
       warnings: list of str, see `preview`.
-      steps, weights: [P] and [P, K], for plots: the run in up to 500 stretches, the first step of
-        each, and the mean of the planned weights in it.
+      steps, weights: [P] and [P, K], for plots. The steps are divided into up to 500 parts; these
+        are the first step of each part, and the mean of the planned weights in it.
     """
 
     names: list[str]
@@ -57,10 +56,15 @@ class Preview:
     weights: np.ndarray
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the planned shares over the steps as bands; returns the matplotlib Axes.
+        """Draw the planned weights over the steps as bands.
 
-        A ring marks where the rows of a source begin again for the first time, and its epochs are
-        beside its name. `ax`: the Axes to draw in, by default a new figure's.
+        A ring marks the step at which a source runs out. Its epochs are written beside its name.
+
+        Args:
+          ax: the matplotlib Axes to draw in, by default in a new figure.
+
+        Returns:
+          The Axes.
         """
         return plot_shares(self.steps, self.weights, self.names, self.runs_out, self.epochs, ax)
 
@@ -87,7 +91,7 @@ class Preview:
         return f"{steps}, {', '.join(shown)}: {sum(self.rows):,} rows"
 
     def _stages(self) -> list[tuple[int, int]]:
-        """The stages of the batch size that these steps are in."""
+        """The stages of batch sizes that these steps touch."""
         assert isinstance(self.batch_size, dict)
         found = sorted(self.batch_size.items())
         ends = [start for start, _ in found[1:]] + [self.num_steps]
@@ -115,25 +119,30 @@ def preview(
     names: Sequence[str] | Mapping[str, str] | None = None,
     lengths: Sequence[int] | Mapping[str, int] | None = None,
 ) -> Preview:
-    """Show what a plan will do until `num_steps`, and warn of what may be a mistake.
+    """Show what a plan will do up to `num_steps`, with warnings about possible mistakes.
 
-    Warns of: a source that gives no rows; one whose rows run out before the end; a schedule that
-    comes to its end after the run, but before twice its steps; weights that jump where an edited
-    plan begins, by more than ten times its largest step nearby. A million steps of 35 sources take
-    about a second.
+    A warning names:
+
+    - a source that gives no rows;
+    - a source that runs out of rows before the end;
+    - a schedule that ends after the run, but before twice its steps;
+    - an edited plan whose weights jump at its first step, by more than ten times the largest change
+      per step after it.
+
+    A million steps of 35 sources take about a second.
 
     Args:
       plan: a `MixPlan`.
-      num_steps: the steps of the run, counted from step 0; above `plan.first_step`.
-      names: names for the K sources instead of the plan's, in order or by name.
-      lengths: the rows in one epoch of each source, in order or by name.
+      num_steps: the end of the run, counted from step 0; above `plan.first_step`.
+      names: other names to show for the sources, in order or in a dict by name.
+      lengths: the rows in one epoch of each source, in order or in a dict by name.
 
     Returns:
-      A `Preview`: print it, or look at `.warnings`, `.plot()` and its other attributes.
+      A `Preview`: print it, or use its `warnings`, `plot()` and other attributes.
 
     Raises:
-      ValueError, TypeError: names or lengths that are not K, names that repeat, a length below 1;
-        a schedule whose value at a step is no weights.
+      ValueError, TypeError: not K names or lengths, names that repeat, a length below 1; a schedule
+        whose value at a step is not valid weights.
 
     Example:
       >>> import jaxmix
@@ -198,7 +207,7 @@ def preview(
 def _used(
     plan: MixPlan, moved: np.ndarray, starts: Sequence[int]
 ) -> tuple[list[int | None], list[int | None]]:
-    """The first and last step in which each source gives a row, from the blocks in which it does.
+    """The first and the last step in which each source gives a row, None if there is none.
 
     `moved`: bool [blocks, K]. `starts`: the first step of each block, and the end.
     """

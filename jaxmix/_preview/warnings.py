@@ -1,4 +1,4 @@
-"""What in a plan may be a mistake, in words."""
+"""Warnings about possible mistakes in a plan, in words."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from jaxmix._plan.plan import MixPlan
 from jaxmix._schedules.evaluate import MAX_STEP
 
 NEAR = 1e-3
-"""The part of its whole way that a schedule may be away from its end and count as being there."""
+"""A schedule has reached its end if the distance is below this part of its whole change."""
 
 JUMP = 10
-"""An edit jumps if it moves a weight by more than so many of the largest step after it."""
+"""An edit jumps if it changes a weight more than JUMP times as much as any later step."""
 
 
 def without_rows(names: Sequence[str], rows: np.ndarray, peaks: np.ndarray) -> list[str]:
-    """Sources that give no rows; `peaks` are their largest weights."""
+    """A warning for each source that gives no rows; `peaks` are the largest weights."""
     return [
         f"{name} gives no rows: its weight is {f'at most {peak:.2g}' if peak else '0'} in all steps"
         for name, count, peak in zip(names, rows, peaks, strict=True)
@@ -32,7 +32,7 @@ def running_out(
     epochs: Sequence[float],
     first_step: int,
 ) -> list[str]:
-    """Sources whose rows are used again; `was_out` says of which that is so from before."""
+    """A warning for each source whose rows are used again; `was_out`: already before the plan."""
     found = []
     for name, step, before, count in zip(names, runs_out, was_out, epochs, strict=True):
         if step is not None:
@@ -42,10 +42,10 @@ def running_out(
 
 
 def unreached_end(plan: MixPlan, num_steps: int, curve: np.ndarray) -> list[str]:
-    """A schedule that comes to rest within twice the run, but not in it; `curve`: weights [P, K].
+    """A warning if a schedule ends within twice the run, but not in it; `curve`: weights [P, K].
 
-    It rests if it is the same there, at twice that and at the last step of all, each time to the
-    end of a block of steps.
+    The schedule has ended if its values in the blocks at two times the run, at four times the run
+    and at the last possible step are all the same.
     """
     if num_steps > MAX_STEP // 8:
         return []
@@ -67,7 +67,7 @@ def unreached_end(plan: MixPlan, num_steps: int, curve: np.ndarray) -> list[str]
 
 
 def jump_at_edit(plan: MixPlan, num_steps: int) -> list[str]:
-    """Weights that jump where an edited plan begins, beside its own steps in the block after it."""
+    """A warning if weights jump where an edited plan begins, compared with the block after it."""
     before = plan._weights_before
     if before is None:
         return []

@@ -1,4 +1,4 @@
-"""Trees of rows compared bit for bit, for assertions."""
+"""The comparison of trees of rows, bit for bit, for assertions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxmix._types import PyTree
 
 
 def compare(name: str, step: int, want: PyTree, got: PyTree, other: str = "eager") -> None:
-    """Raise an AssertionError at the first row that is not the one wanted, bit for bit."""
+    """Raise an AssertionError that names the first row that differs in a bit."""
     leaves, structure = jax.tree.flatten_with_path(want)
     ranks = [np.ndim(leaf) for _, leaf in leaves]
     need(min(ranks, default=0) > 0, "what fn returns", "a tree of arrays, rows first", ranks)

@@ -1,4 +1,4 @@
-"""The same rows, bit for bit, however a function is compiled and sharded."""
+"""An assertion: the same rows, bit for bit, however a function is compiled and sharded."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ def assert_same_everywhere(
 ) -> None:
     """Assert that `fn` gives the same rows, bit for bit, however it is compiled and sharded.
 
-    Compares eager, jit, vmap over steps, scan over steps, jit on sharded batches, `shard_map` over
-    one axis and, from 4 devices, two (meshes with Auto and with Explicit axes) and `pmap`, on 1, 2,
-    4, ... devices, as far as they divide the rows. On a CPU there is one device unless
+    An eager call is compared with jit, with vmap and scan over steps, and, on 1, 2, 4, ... devices
+    that divide the rows, with `pmap`, jit on sharded batches and `shard_map` over one axis and over
+    two (from 4 devices). Meshes have Auto and Explicit axes. A CPU is one device, unless
     `JAX_NUM_CPU_DEVICES=8` is set before JAX starts. A call compiles for some seconds.
 
     Args:
-      fn: `fn(step, *batches, axis_name=None) -> tree` whose leaves have the rows first. With an
-        `axis_name`, one name or a tuple, the batches are one shard's rows.
+      fn: a function ``fn(step, *batches, axis_name=None)`` that returns a tree of arrays, rows
+        first. With an `axis_name`, a name or a tuple of names, the batches are the rows of a shard.
       *batches: trees of arrays [B, ...], the global batch.
       steps: the steps to compare.
-      max_devices: the most devices to use; all there are by default, which must be two or more. 1
-        compares only the ways to compile.
+      max_devices: the most devices to use. By default all devices, which must be two or more. With
+        1 only the ways to compile are compared.
 
     Raises:
-      AssertionError: naming how the function was run, the step, the leaf and the first row that
-        differs.
-      ValueError: no batches, no steps, fewer devices than asked for, rows that no number of devices
-        divides, or an `fn` that returns no arrays with rows.
+      AssertionError: a row differs. The message names the way to run `fn`, the step, the leaf and
+        the first such row.
+      ValueError: no batches, no steps, fewer devices than `max_devices`, an odd number of rows, or
+        an `fn` that returns no arrays with rows.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxmix
@@ -79,7 +79,7 @@ Run = Callable[[jax.Array], Sequence[PyTree]]
 def _ways(
     fn: Callable[..., PyTree], batches: tuple[PyTree, ...], max_devices: int
 ) -> Iterator[tuple[str, Run]]:
-    """Each way to run `fn`, by name, as a function from steps to one result a step."""
+    """Each way to run `fn`, by name, as a function from steps to one result per step."""
     yield "jit", _one_by_one(jax.jit(fn), batches)
     mapped = jax.jit(lambda steps: jax.vmap(lambda step: fn(step, *batches))(steps))
     yield "vmap over steps", lambda steps: _unstacked(mapped(steps), len(steps))
@@ -102,7 +102,7 @@ def _one_by_one(run: Callable[..., PyTree], batches: tuple[PyTree, ...]) -> Run:
 
 def _within(mesh: jax.sharding.Mesh, run: Callable[..., PyTree], batches: Any) -> Run:
     def with_mesh(*args: Any) -> PyTree:
-        with jax.set_mesh(mesh):  # now what the step makes is typed as replicated
+        with jax.set_mesh(mesh):  # arrays made in the step are then replicated on the mesh
             return run(*args)
 
     return _one_by_one(with_mesh, batches)

@@ -23,18 +23,21 @@ from jaxmix._types import PyTree
 def assert_conserves(plan: MixPlan, num_steps: int, *, max_error: float | None = None) -> None:
     """Assert that the counts of a plan are exact at every step below `num_steps`.
 
-    The counts sum to B, none is negative, a source of weight 0 gets none; the rows of source k are
-    the next ones, `cursors[k]` to `cursors[k] + counts[k] - 1`, each once, in whole groups; and the
-    cursors stay within `max_error` rows of the sum of B times the weights. Whole numbers
-    throughout, no rounding.
+    At each step it checks, in whole numbers:
+
+    - The counts are `>= 0` and their sum is B. A source of weight 0 has no row.
+    - The rows of source k are ``cursors[k]`` to ``cursors[k] + counts[k] - 1``, each once, and in
+      whole groups.
+    - The cursors are within `max_error` rows of the sum of B times the weights.
 
     Args:
       plan: a `MixPlan`, or an object with its methods.
-      num_steps: above `plan.first_step`.
+      num_steps: the end of the steps to check, above `plan.first_step`.
       max_error: in rows; by default 1/2 for two sources and 1.5 for more, times the group size.
 
     Raises:
-      AssertionError: naming the step, the source and what is wrong.
+      AssertionError: the message names the step, the source and what is wrong.
+      ValueError, TypeError: not a plan; `num_steps` not above its first step.
 
     Example:
       >>> import jaxmix
@@ -95,29 +98,31 @@ def assert_resumes(
     first_step: int | None = None,
     max_error: float | None = None,
 ) -> None:
-    """Assert that a run stopped at any step continues with the same rows on any process count.
+    """Assert that a stopped run continues with the same rows, on any number of processes.
 
-    Restarts at the first and second step, in the middle and at the last step, and compares all
-    steps from there on with an unbroken run. A plan continues from its own `state`, through JSON.
-    It is also edited there, and must skip and repeat no row (`assert_conserves`).
+    The run is restarted at its first and second step, in the middle and at the last step. All
+    steps from there on are compared with an unbroken run.
 
     Args:
-      plan: a `MixPlan`; or a function `feed(first_step, shard_index, shard_count)` that starts a
-        run and gives one process's contiguous part of its batches from a step on: trees of NumPy or
-        JAX arrays (not lists) with the rows first. What has no axis must be the same in all shards.
-        Or an iterator with `get_state` and `set_state`, such as a `PlanStream`: it is set to states
-        of its own, through JSON, and must give the same batches from there on.
-      num_steps: above the first step.
-      shard_counts: numbers of processes to continue with; those that do not divide the rows are
+      plan: one of three things to restart:
+
+        - a `MixPlan`. It continues from its own `state`, through JSON. It is also edited there, and
+          must not skip or repeat a row (`assert_conserves`).
+        - a function ``feed(first_step, shard_index, shard_count)`` that returns the batches from a
+          step on, of one contiguous shard: trees of NumPy or JAX arrays (not lists), rows first. A
+          scalar must be the same in all shards.
+        - an iterator with `get_state` and `set_state`, such as a `PlanStream`. It is set to its own
+          earlier states, through JSON.
+      num_steps: the end of the run, above the first step.
+      shard_counts: the numbers of processes to continue on. Those that do not divide the rows are
         left out.
-      first_step: of the unbroken run, by default 0, or the plan's.
-      max_error: as for `assert_conserves`, of an edited plan.
+      first_step: the first step of the unbroken run, by default the plan's, else 0.
+      max_error: as for `assert_conserves`, for the edited plan.
 
     Raises:
-      AssertionError: naming the step of the restart, the number of processes, and the first step,
-        leaf and row that differ.
-      ValueError, TypeError: no number in `shard_counts` that divides the rows; batches without
-        arrays.
+      AssertionError: a row differs. The message names the step of the restart, the number of
+        processes, and the first step, leaf and row.
+      ValueError, TypeError: no number in `shard_counts` divides the rows; batches without arrays.
 
     Example:
       >>> import jaxmix, numpy as np
@@ -182,7 +187,7 @@ def _resumed_rows(plan: MixPlan, first_step: int, index: int, count: int) -> Ite
 
 
 def _batches(feed: Feed, first_step: int, num_steps: int, shard_count: int) -> list[PyTree]:
-    """The whole batches of some steps, put together from the shards of all processes."""
+    """The global batches of some steps, joined from the shards of all processes."""
     runs = []
     for index in range(shard_count):
         started = itertools.islice(feed(first_step, index, shard_count), num_steps - first_step)
@@ -201,5 +206,5 @@ def _batches(feed: Feed, first_step: int, num_steps: int, shard_count: int) -> l
 
 
 def _joined(*leaves: np.ndarray) -> np.ndarray:
-    """The shards of a leaf with rows as one; of a leaf without rows, the different values."""
+    """The shards of a leaf with rows joined; of a scalar leaf, its different values."""
     return np.concatenate(leaves) if leaves[0].ndim else np.unique(np.stack(leaves))

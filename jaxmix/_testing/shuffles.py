@@ -1,4 +1,4 @@
-"""Assert that an order of rows looks random, by statistics that each say how many sigma off."""
+"""An assertion: an order of rows looks random, by statistics in units of sigma."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ MAX_SIGMAS = 6.0
 MIN_ENTRIES = 64
 MAX_LAG = 4096
 SPAN = 2**18
-"""Entries judged at a time."""
+"""The number of entries that are tested together."""
 
 _Finding = tuple[float, str]
-"""How many sigma a statistic is off, and what it is."""
+"""The deviation of a statistic from its mean in sigma, and its name."""
 
 
 def assert_shuffled(order: Any, length: int) -> None:
     """Assert that rows come in random order, each at most once per epoch.
 
-    Every statistic must lie within 6 sigma of its mean over random orders: a random order fails in
+    Each statistic must be within 6 sigma of its mean over random orders. A random order fails in
     about one of 100,000 calls.
 
-    - Repeats: within an epoch no index comes twice, and all are in [0, length).
-    - Lag correlation: of the indices at positions p and p + lag, at each lag to 4,096.
-    - Differences: between the indices at p and p + lag, by chi-square, at lags 1, 2, 4 to 4,096.
+    - Repeats: in an epoch no index comes twice, and all indices are in [0, length).
+    - Lag correlation: of the indices at positions p and p + lag, for all lags up to 4,096.
+    - Differences of the indices at p and p + lag, by chi-square, at lags 1, 2, 4, ... 4,096.
     - Bit correlation: of every bit of the position with every bit of the index.
-    - Class counts: the rows in order fall in up to 10 equal classes; the counts of the classes in
-      batches of up to 256, by chi-square. Too even is a fault like too uneven.
-    - Fixed points: indices equal to their position within the epoch.
-    - Epochs: between an epoch and the next, the correlation of the indices at one position, and
-      how many are equal.
+    - Class counts: neighbouring rows form up to 10 equal classes. The counts of each class in
+      batches of up to 256, by chi-square, must be neither too uneven nor too even.
+    - Fixed points: indices that equal their position in the epoch.
+    - Epochs: the correlation of each epoch with the next, and the number of equal indices.
 
-    Lags end at a quarter of the entries. Below 1,000 entries only gross faults are 6 sigma; fewer
-    than 64 can't be judged and are refused.
+    Lags are at most a quarter of the entries. Below 1,000 entries only large faults reach 6 sigma.
+    Fewer than 64 entries are refused.
 
     Args:
-      order: an array of integers, the indices at positions 0, 1, ... of the stream. It may end
-        within an epoch, or hold several epochs: entry p is in epoch `p // length`. To compare two
-        seeds, join their orders. Or a function that takes positions, int64 [m], and returns the
-        indices [m]; it is called once, with the first min(length, 2^18) positions.
-      length: the rows in an epoch, >= 64.
+      order: an array of integers [m], the indices at positions 0, 1, ... of the stream. Entry p is
+        in epoch ``p // length``; the last epoch may be incomplete. To compare two seeds, join their
+        orders. Or a function that takes positions, int64 [m], and returns the indices [m]. It is
+        called once, with the first ``min(length, 2^18)`` positions.
+      length: the rows in an epoch, `>= 64`.
 
     Raises:
-      AssertionError: a statistic is off; the message names it, the lag or bit, and the sigma.
-      ValueError, TypeError: an order that is no integers [m], or fewer than 64 of them.
+      AssertionError: a statistic is too far off; the message names it, the lag or bit, and the
+        sigma.
+      ValueError, TypeError: an order that is not integers [m], or has fewer than 64 of them.
 
     Example:
       >>> import jaxmix, numpy as np
@@ -143,7 +143,7 @@ def _differences(span: np.ndarray, length: int) -> Iterator[_Finding]:
 def _bit_correlation(positions: np.ndarray, span: np.ndarray, length: int) -> _Finding:
     """The worst of the correlations of a bit of the position with a bit of the index.
 
-    Bits that are nearly always 0 or 1 are left out: a normal tail needs about 16 rows a cell.
+    Bits that are nearly always 0 or 1 are left out: a normal tail needs about 16 rows per cell.
     """
     shifts = np.arange(int(length - 1).bit_length())
     position_bits, index_bits = (

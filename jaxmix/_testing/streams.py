@@ -1,4 +1,4 @@
-"""A stream with a state of its own returns to any step and gives the same batches from there."""
+"""An assertion: a stream that is set to one of its states gives the same batches from there on."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from jaxmix._testing.compare import compare
 
 
 def has_state(stream: Any) -> bool:
-    """True for an iterator that says where it is, as `PlanStream` and grain's iterators do."""
+    """True for an iterator with a state, such as `PlanStream` and grain's iterators."""
     return all(hasattr(stream, name) for name in ("__next__", "get_state", "set_state"))
 
 
 def check_stream(stream: Any, num_steps: int) -> None:
-    """Raise an AssertionError unless a stream set to a state, through JSON, has the same tail."""
+    """Raise an AssertionError unless a stream gives the same batches after a state was restored."""
     states, wanted = [_kept(stream)], []
     for batch in itertools.islice(stream, num_steps):
         wanted.append(jax.tree.map(np.array, batch))  # a stream may reuse its arrays

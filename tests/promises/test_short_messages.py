@@ -72,7 +72,7 @@ def test_trees_that_differ_are_told_apart_by_their_leaves():
     big = {f"leaf {k}": np.zeros(2) for k in range(10**4)}
     text = refused(lambda: check_alike((big, {**big, "one\nmore": np.zeros(2)})))
     assert text == (
-        "source 1 must be of the structure of source 0, but it has also leaf ['one\\nmore']"
+        "source 1 must be of the structure of source 0, but it also has leaf ['one\\nmore']"
     )
     fewer = {k: v for k, v in big.items() if k != "leaf 77"}
     text = refused(lambda: check_alike((big, fewer)))

@@ -54,7 +54,7 @@ def _shard(axis_name: AxisName | None) -> tuple[Array, int]:
     need(
         axis_name is not None or not mapped,
         "axis_name",
-        f"those axes of {mapped} that split the rows, or () for the same draw on all devices",
+        f"the axis or axes among {mapped} that split the rows, or () for the same draw everywhere",
         axis_name,
     )
     if not axis_name:

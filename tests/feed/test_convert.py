@@ -190,7 +190,7 @@ def test_a_tensor_that_numpy_can_not_hold_says_so():
 
     itself = {name: lambda tensor: tensor for name in ("detach", "cpu")}
     tensor = fake("torch", "Tensor", numpy=numpy, dtype="torch.bfloat16", **itself)
-    with pytest.raises(TypeError, match=r"source 0 must be .*`tensor.float\(\)`, got torch.bfl"):
+    with pytest.raises(TypeError, match=r"source 0 must be .*`tensor.float\(\)`\), got torch.bfl"):
         PlanSource(MixPlan([1.0], 5), [tensor], 4)
 
 

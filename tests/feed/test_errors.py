@@ -44,9 +44,9 @@ def test_unlike_sources_are_refused_at_once_in_every_process(kind):
         ({"x": np.arange(9), "y": np.arange(9)}, "sources must be a sequence, as the sources of"),
         ("ab", "sources must be a list of 2 .*got 'str'"),
         (np.zeros((2, 9)), "sources must be a list of 2 .*got 'ndarray'"),
-        (["a.npy", "b.npy"], "source 0 must be the opened data.*got 'a.npy'"),
+        (["a.npy", "b.npy"], "source 0 must be opened data.*got 'a.npy'"),
         ([np.arange(9)], "sources must be a list of 2 .*got 1"),
-        ([np.arange(9), "b.npy"], "source 1 must be the opened data"),
+        ([np.arange(9), "b.npy"], "source 1 must be opened data"),
         ([np.arange(9), {"x": "b.npy"}], "source 1 must be arrays, a dict of arrays"),
     ],
 )

@@ -204,9 +204,7 @@ MAPPED = {
 def test_a_draw_without_the_mapped_axis_is_refused_unless_it_is_meant(name):
     size = 1 if name == "pmap of one device" else 8
     for draw in DRAWS.values():
-        with pytest.raises(
-            ValueError, match=r"axis_name must be the mapped axes that split the rows, of \('"
-        ):
+        with pytest.raises(ValueError, match=r"axis_name must be the axis or axes among \('"):
             MAPPED[name](lambda draw=draw: draw(B))(jnp.zeros(size))
     meant = MAPPED[name](lambda: DRAWS["bernoulli"](8, axis_name=()))(jnp.zeros(size))
     assert (np.asarray(meant) == np.asarray(DRAWS["bernoulli"](8))).all()

@@ -182,7 +182,7 @@ class Gamma:
             TypeError,
             "got a function from <lambda> .*: c",
         ),
-        (lambda t, total: 0.5, TypeError, r"take one argument, the step, got .*\(t, total\): give"),
+        (lambda t, total: 0.5, TypeError, r"take one argument, the step, got .*\(t, total\): bind"),
         (Gamma, TypeError, "got the class Gamma: pass an instance of it"),
         (optax.linear_schedule, TypeError, "got linear_schedule itself: call it"),
         (optax.constant_schedule, TypeError, "got constant_schedule itself: call it"),

@@ -20,8 +20,8 @@ Value = Array | np.float32
 def elapsed_and_left(step: Array, begin: float, steps: float) -> tuple[Array, Array]:
     """Steps since `begin` and steps left to `begin + steps`, float32, held at 0 beyond their ends.
 
-    Whole numbers are subtracted as integers, so both are exact up to the last step, whatever
-    `begin` and `steps` are. Their sum is never 0.
+    Whole numbers are subtracted as integers, so both are exact up to the last step, for
+    any `begin` and `steps`. Their sum is never 0.
     """
     whole = jnp.issubdtype(step.dtype, jnp.integer)
     if whole and begin.is_integer() and steps.is_integer():

@@ -25,7 +25,7 @@ UNTRACED = (
 
 
 def check_schedule(schedule: Any, name: str = "schedule") -> None:
-    """Raise TypeError for what can't be a schedule, whatever it would return."""
+    """Raise TypeError for what can't be a schedule, before it is called."""
     need(callable(schedule), name, "callable", schedule, TypeError)
     if isinstance(schedule, type):
         needed = f"{name} must be a function of the step, got the class {schedule.__name__}"

@@ -201,7 +201,10 @@ def test_steps_are_absolute_and_bounded():
     [
         (lambda p: PlanSource(p, arrays()[:2], 9), "sources must be a list of 3 sources"),
         (lambda p: PlanSource(p, arrays(), 9, on_end="skip"), "on_end must be one of"),
-        (lambda p: PlanSource(p, arrays(), 9, shuffle=42), "shuffle must be .* .the seed is `MixPlan"),
+        (
+            lambda p: PlanSource(p, arrays(), 9, shuffle=42),
+            "shuffle must be .* .the seed is `MixPlan",
+        ),
         (lambda p: PlanSource(p, arrays(), 9, shard_count=5), "shard_count must be a divisor"),
         (lambda p: PlanSource(p, arrays(), -1), "num_steps must be >= 0"),
         (lambda p: PlanSource(None, arrays(), 9), "plan must be a MixPlan"),

@@ -8,13 +8,13 @@ step with the mixer, as a ratio to the step without it.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import in_turn, print_table, run_parts, show
+from timing import in_turn, run_parts, table
 
 from jaxmix import (
     exp3,
@@ -103,17 +103,18 @@ def inside(num_sources: int, rounds: int, calls: int) -> dict[str, np.ndarray]:
     return {name: times[name] / times["without"] for name in some if name != "without"}
 
 
-def adaptive(rounds: int, fast: bool) -> None:
-    calls, lines = (20 if fast else 200), {}
+def adaptive(rounds: int, fast: bool) -> Iterator[dict[str, Any]]:
+    calls = 20 if fast else 200
+    columns = {"update, us": {}, "ratio to a copy": {}, "ratio in a step": {}}
     for num_sources in (8,) if fast else (8, 168, 1000):
         steps = inside(num_sources, rounds, calls)
         for name, (seconds, ratio) in alone(num_sources, rounds, calls).items():
-            cells = [show(1e6 * seconds, ".1f"), show(ratio), show(steps[name], ".3f")]
-            lines[f"K = {num_sources}, {name}"] = cells
-        lines[f"K = {num_sources}, again (the noise)"] = ["", "", show(steps["again"], ".3f")]
-    head = ["update, us", "ratio to a copy", "ratio in a step"]
-    print_table("An update of each mixer", head, lines)
+            cells = 1e6 * seconds, ratio, steps[name]
+            for column, found in zip(columns.values(), cells, strict=True):
+                column[f"K = {num_sources:,}, {name}"] = found
+        columns["ratio in a step"][f"K = {num_sources:,}, again (the noise)"] = steps["again"]
+    yield table("An update of each mixer", columns)
 
 
 if __name__ == "__main__":
-    run_parts(__doc__, {"adaptive": adaptive}, rounds=40)
+    run_parts(__file__, __doc__, {"adaptive": adaptive}, rounds=40)

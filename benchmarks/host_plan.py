@@ -19,9 +19,11 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from timing import in_turn, print_table, run_parts, show
+from timing import in_turn, run_parts, table, turned
 
 import jaxmix
+
+Tables = Iterator[dict[str, Any]]
 
 Run = Callable[[], int]
 """Works through some rows and says how many."""
@@ -151,12 +153,8 @@ def side_by_side(runs: dict[str, Run], rounds: int) -> dict[str, np.ndarray]:
     return {name: 1e9 * seconds / rows[name] for name, seconds in found.items()}
 
 
-def show_ns(found: np.ndarray) -> str:
-    return show(found, ",.0f" if np.median(found) >= 100 else ".1f")
-
-
-def bench_rows(all_k: Sequence[int], all_b: Sequence[int], rows: int, rounds: int) -> None:
-    lines: dict[str, list[str]] = {}
+def bench_rows(all_k: Sequence[int], all_b: Sequence[int], rows: int, rounds: int) -> Tables:
+    columns: dict[str, dict[str, Any]] = {f"K = {k}": {} for k in all_k}
     for batch_size in all_b:
         for num_sources in all_k:
             weights = mix_weights(num_sources)
@@ -166,12 +164,13 @@ def bench_rows(all_k: Sequence[int], all_b: Sequence[int], rows: int, rounds: in
             }
             runs = {name: plan_rows(plan, rows) for name, plan in plans.items()}
             for name, found in side_by_side(runs, rounds).items():
-                lines.setdefault(f"{name}, B = {batch_size}", []).append(show_ns(found))
-    print_table("Plan rows alone, ns per row", [f"K = {k}" for k in all_k], lines)
+                columns[f"K = {num_sources}"][f"{name}, B = {batch_size:,}"] = found
+    yield table("Plan rows alone, ns per row", columns)
 
 
-def bench_batches(all_k: Sequence[int], all_b: Sequence[int], rows: int, rounds: int) -> None:
-    lines: dict[str, list[str]] = {}
+def bench_batches(all_k: Sequence[int], all_b: Sequence[int], rows: int, rounds: int) -> Tables:
+    columns: dict[str, dict[str, Any]] = {f"K = {k}": {} for k in all_k}
+    times_jaxmix: dict[str, dict[str, Any]] = {f"K = {k}": {} for k in all_k}
     for batch_size in all_b:
         for num_sources in all_k:
             weights = mix_weights(num_sources)
@@ -189,19 +188,19 @@ def bench_batches(all_k: Sequence[int], all_b: Sequence[int], rows: int, rounds:
                     runs[name] = make(sources, weights, batch_size, min(rows, most))
             found = side_by_side(runs, rounds)
             for name, times in found.items():
-                base = found["jaxmix, ints" if "ints" in name else "jaxmix"]
-                ratio = "" if base is times else f" = {np.median(times / base):,.0f}x"
-                cell = show_ns(times) + ratio
-                lines.setdefault(f"{name}, B = {batch_size}", []).append(cell)
-    title = "Whole batches of float32 [8] rows, ns per row, and times jaxmix"
-    print_table(title, [f"K = {k}" for k in all_k], lines)
+                columns[f"K = {num_sources}"][f"{name}, B = {batch_size:,}"] = times
+                if not name.startswith("jaxmix"):
+                    base = found["jaxmix, ints" if "ints" in name else "jaxmix"]
+                    column = times_jaxmix[f"K = {num_sources}"]
+                    column[f"{name}, B = {batch_size:,}"] = times / base
+    yield table("Whole batches of float32 [8] rows, ns per row", columns)
+    yield table("The same as a ratio to jaxmix", times_jaxmix)
 
 
-def bench_opening(all_k: Sequence[int], all_steps: Sequence[int]) -> None:
-    lines: dict[str, list[str]] = {}
+def bench_opening(all_k: Sequence[int], all_steps: Sequence[int]) -> Tables:
+    columns: dict[str, dict[str, Any]] = {f"K = {k}": {} for k in all_k}
     for step in all_steps:
         for name, make in (("fixed", mix_weights), ("scheduled", ramp)):
-            cells = []
             for num_sources in all_k:
                 weights = make(num_sources)
                 jaxmix.MixPlan(weights, 256).rows(3000)  # compiled
@@ -216,28 +215,26 @@ def bench_opening(all_k: Sequence[int], all_steps: Sequence[int]) -> None:
                 plan.rows(step)
                 held = tracemalloc.get_traced_memory()[0] / 1e6
                 tracemalloc.stop()
-                cells.append(f"{seconds:.3f} s, {held:.1f} MB")
-            lines[f"step {step:,}, {name}"] = cells
-    title = "To give the rows of a step with nothing saved: seconds, and memory held"
-    print_table(title, [f"K = {k}" for k in all_k], lines)
+                column = columns[f"K = {num_sources}"]
+                column[f"step {step:,}, {name}, s"] = seconds
+                column[f"step {step:,}, {name}, MB held"] = held
+    yield table("To give the rows of a step with nothing saved", columns)
 
 
-def bench_preview(all_k: Sequence[int], all_steps: Sequence[int]) -> None:
-    lines: dict[str, list[str]] = {}
+def bench_preview(all_k: Sequence[int], all_steps: Sequence[int]) -> Tables:
+    columns: dict[str, dict[str, Any]] = {f"K = {k}": {} for k in all_k}
     for num_steps in all_steps:
-        cells = []
         for num_sources in all_k:
             jaxmix.MixPlan(ramp(num_sources), 256).rows(0)  # compiled
             plan = jaxmix.MixPlan(ramp(num_sources), 256)
             start = time.perf_counter()
             jaxmix.preview(plan, num_steps, lengths=[10**7] * num_sources)
-            cells.append(f"{time.perf_counter() - start:.2f} s")
-        lines[f"{num_steps:,} steps"] = cells
-    print_table("To preview a scheduled plan", [f"K = {k}" for k in all_k], lines)
+            columns[f"K = {num_sources}"][f"{num_steps:,} steps"] = time.perf_counter() - start
+    yield table("To preview a scheduled plan, s", columns)
 
 
-def bench_edits(all_k: Sequence[int], hosts: Sequence[int], rounds: int) -> None:
-    lines: dict[str, list[str]] = {}
+def bench_edits(all_k: Sequence[int], hosts: Sequence[int], rounds: int) -> Tables:
+    lines: dict[str, dict[str, Any]] = {}
     for num_sources in [*all_k, 1000]:
         weights = mix_weights(num_sources)
         state = jaxmix.MixPlan(weights, 1024).state(700)
@@ -247,10 +244,12 @@ def bench_edits(all_k: Sequence[int], hosts: Sequence[int], rounds: int) -> None
             start = time.perf_counter()
             jaxmix.MixPlan(other, 1024, state=state)
             times.append(1e3 * (time.perf_counter() - start))
-        lines[f"K = {num_sources}, an edit, ms"] = [show(np.array(times))] + ["-"] * len(hosts)
+        line = lines.setdefault(
+            f"K = {num_sources:,}", {"an edit in mid-block, ms": np.array(times)}
+        )
         if num_sources > 168:
             continue
-        plan, cells = jaxmix.MixPlan(weights, 2**20), ["-"]
+        plan = jaxmix.MixPlan(weights, 2**20)
         for count in hosts:
             shard = {"shard_index": count // 2, "shard_count": count}
             plan.rows(0, **shard)
@@ -260,10 +259,8 @@ def bench_edits(all_k: Sequence[int], hosts: Sequence[int], rounds: int) -> None
                 for step in range(100 * first, 100 * first + 100):
                     plan.rows(step % 1024, **shard)
                 times.append(1e4 * (time.perf_counter() - start))
-            cells.append(show(np.array(times)))
-        lines[f"K = {num_sources}, a host's rows of a step, us"] = cells
-    head = ["edited in mid-block", *(f"B = 2^20 on {count} hosts" for count in hosts)]
-    print_table("To edit a plan, and to know one host's rows", head, lines)
+            line[f"rows of one host of {count}, us"] = np.array(times)
+    yield table("To edit a plan, and one host's rows of a step of 2^20", turned(lines))
 
 
 def sizes(fast: bool) -> tuple[Sequence[int], Sequence[int], int]:
@@ -286,4 +283,4 @@ PARTS = {
 
 
 if __name__ == "__main__":
-    run_parts(__doc__, PARTS, rounds=9)
+    run_parts(__file__, __doc__, PARTS, rounds=9, peers=[name for name, *_ in PEERS.values()])

@@ -9,7 +9,7 @@ compiled loop, so that neither dispatch nor fresh output pages are measured.
 import functools
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from timing import in_turn, report, run_parts
+from timing import in_turn, ratios, run_parts, table, turned
 
 import jaxmix
 
@@ -37,18 +37,18 @@ def looped(body: Body, length: int) -> Callable[[Any, Any], Any]:
 
 
 def compare(
-    title: str, bodies: dict[str, Body], carry: Any, data: Any, length: int, rounds: int
-) -> None:
-    """The time of each body, run `length` times in one compiled call."""
+    bodies: dict[str, Body], carry: Any, data: Any, length: int, rounds: int
+) -> dict[str, np.ndarray]:
+    """Each body beside the first, run `length` times in one compiled call."""
     loops = {
         name: functools.partial(looped(body, length), carry, data) for name, body in bodies.items()
     }
-    report(title, in_turn(loops, rounds), length)
+    return ratios({name: took / length for name, took in in_turn(loops, rounds).items()})
 
 
-def draws(rounds: int, fast: bool) -> None:
+def draws(rounds: int, fast: bool) -> Iterator[dict[str, Any]]:
     """Which source each row takes, against one global `jax.random.bernoulli`."""
-    print("\n== draws, ratio to jax.random.bernoulli(key, p, (B,)) ==")
+    columns = {}
     for num_rows in (256,) if fast else (256, 4096, 65_536):
         bodies: dict[str, Body] = {
             "bernoulli(key, p, (B,))": lambda step, sums, _: (
@@ -70,12 +70,14 @@ def draws(rounds: int, fast: bool) -> None:
                 sums + jaxmix.counted_sources(KEY, step, jnp.asarray(c), sums.shape[0])
             )
         length = max(4, 2**19 // num_rows)
-        compare(f"B = {num_rows}", bodies, jnp.zeros(num_rows, jnp.int32), None, length, rounds)
+        start = jnp.zeros(num_rows, jnp.int32)
+        columns[f"B = {num_rows:,}"] = compare(bodies, start, None, length, rounds)
+    yield table("Draws, ratio to one global `jax.random.bernoulli`", columns)
 
 
-def rows(rounds: int, fast: bool) -> None:
+def rows(rounds: int, fast: bool) -> Iterator[dict[str, Any]]:
     """Rows mixed, against `jnp.where` with a mask that is already there."""
-    print("\n== mix_rows [B, D] float32, ratio to jnp.where with a ready mask ==")
+    columns = {}
     for num_rows in (256,) if fast else (256, 4096, 65_536):
         for width in (64,) if fast else (64, 1024):
             for sources in (2,) if fast else (2, 8):
@@ -83,12 +85,14 @@ def rows(rounds: int, fast: bool) -> None:
                     continue
                 batches = tuple(jnp.full((num_rows, width), float(k)) for k in range(sources))
                 source = jnp.arange(num_rows, dtype=jnp.int32) % sources
-                _mixed_rows(num_rows, width, batches, source, rounds)
+                name = f"B = {num_rows:,}, D = {width:,}, K = {sources}"
+                columns[name] = _mixed_rows(num_rows, width, batches, source, rounds)
+    yield table("`mix_rows` of float32 [B, D], ratio to `where` with a ready mask", turned(columns))
 
 
 def _mixed_rows(
     num_rows: int, width: int, batches: tuple[jax.Array, ...], source: jax.Array, rounds: int
-) -> None:
+) -> dict[str, np.ndarray]:
     sources = len(batches)
     weights: Any = GAMMA if sources == 2 else np.full(sources, 1 / sources)
 
@@ -122,13 +126,12 @@ def _mixed_rows(
         "select_rows, counted": counted,
     }
     length = max(2, 2**24 // (num_rows * width))
-    title = f"B = {num_rows}, D = {width}, K = {sources}"
-    compare(title, bodies, (source, batches[0]), batches, length, rounds)
+    return compare(bodies, (source, batches[0]), batches, length, rounds)
 
 
-def pool(rounds: int, fast: bool) -> None:
+def pool(rounds: int, fast: bool) -> Iterator[dict[str, Any]]:
     """Rows drawn from a pool, against one `jnp.take` of rows that are already known."""
-    print("\n== draw_rows, ratio to jnp.take of ready rows ==")
+    columns = {}
     sizes = ((256, 1024), (4096, 64), (4096, 1024), (65_536, 64))
     for num_rows, width in sizes[:1] if fast else sizes:
         for sources in (2,) if fast else (2, 8, 35):
@@ -159,9 +162,10 @@ def pool(rounds: int, fast: bool) -> None:
                 "draw_rows, bernoulli": drawn_by(jaxmix.bernoulli_sources),
                 "draw_rows, systematic": drawn_by(jaxmix.systematic_sources),
             }
-            title = f"B = {num_rows}, D = {width}, K = {sources}"
             rows = jnp.zeros((num_rows, width))
-            compare(title, bodies, rows, (one, ready), length, rounds)
+            found = compare(bodies, rows, (one, ready), length, rounds)
+            columns[f"B = {num_rows:,}, D = {width:,}, K = {sources}"] = found
+    yield table("`draw_rows`, ratio to one `take` of ready rows", turned(columns))
 
 
 def _token_loss(model: Any, batch: Any) -> jax.Array:
@@ -169,12 +173,12 @@ def _token_loss(model: Any, batch: Any) -> jax.Array:
     return losses.mean()
 
 
-def step(rounds: int, fast: bool) -> None:
+def step(rounds: int, fast: bool) -> Iterator[dict[str, Any]]:
     """A whole train step with mixing inside, against the same step on one ready batch."""
     from support.digits import class_loss, classifier
     from support.transformer import Transformer
 
-    print("\n== train step (AdamW), ratio to the same step without mixing ==")
+    columns = {}
     tokens = [jax.random.randint(jax.random.key(k), (16, 128), 0, 256) for k in range(2)]
     images = [
         {
@@ -185,13 +189,16 @@ def step(rounds: int, fast: bool) -> None:
     ]
     if not fast:
         model = Transformer(256, 128, width=128, layers=2, rngs=nnx.Rngs(0))
-        _steps("transformer, 16 x 128 tokens", model, _token_loss, tokens, 1, rounds)
-    _steps("digits MLP, B = 4096", classifier(nnx.Rngs(0)), class_loss, images, 20, rounds)
+        name = "transformer, 16 x 128 tokens"
+        columns[name] = _steps(model, _token_loss, tokens, 1, rounds)
+    name = "MLP of digits, B = 4,096"
+    columns[name] = _steps(classifier(nnx.Rngs(0)), class_loss, images, 20, rounds)
+    yield table("A train step (AdamW), ratio to the same step without mixing", columns)
 
 
 def _steps(
-    title: str, model: Any, loss: Any, batches: Sequence[Any], length: int, rounds: int
-) -> None:
+    model: Any, loss: Any, batches: Sequence[Any], length: int, rounds: int
+) -> dict[str, np.ndarray]:
     graph, state = nnx.split(model)
     optimizer = optax.adamw(1e-3)
 
@@ -216,11 +223,11 @@ def _steps(
         "mix_rows, systematic": mix(jaxmix.systematic_sources),
     }
     carry = (state, optimizer.init(state))
-    compare(title, bodies, carry, tuple(batches), length, rounds)
+    return compare(bodies, carry, tuple(batches), length, rounds)
 
 
 PARTS = {"draws": draws, "rows": rows, "pool": pool, "step": step}
 
 
 if __name__ == "__main__":
-    run_parts(__doc__, PARTS, rounds=20)
+    run_parts(__file__, __doc__, PARTS, rounds=20)

@@ -12,9 +12,8 @@ import itertools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from timing import in_turn, print_table, run_parts, show
+from timing import in_turn, ratios, run_parts, table, turned
 
 import jaxmix
 
@@ -108,12 +107,9 @@ def losses(rounds, fast):
     for model, (sizes, batch, steps_per_turn) in list(MODELS.items())[: 1 if fast else None]:
         for step, gamma in enumerate((1.0, 0.5, 0.0)):
             seconds = measure(sizes, batch, step, 1 if fast else steps_per_turn, rounds)
-            single = seconds["single"]
-            cells = [f"{1e3 * np.median(single):.2f}"]
-            cells += [show(seconds[name] / single) for name in LOSSES]
-            lines[f"{model}, gamma {gamma}"] = cells
-    print_table("A train step, ratio to that of the single loss", ["single, ms", *LOSSES], lines)
+            lines[f"{model}, gamma {gamma}"] = ratios(seconds)
+    yield table("A train step with two losses, ratio to one with a single loss", turned(lines))
 
 
 if __name__ == "__main__":
-    run_parts(__doc__, {"losses": losses}, rounds=40)
+    run_parts(__file__, __doc__, {"losses": losses}, rounds=40)

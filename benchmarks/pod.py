@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from in_jit import GAMMA, KEY, looped
-from timing import in_turn, report, run_parts, show
+from timing import in_turn, ratios, run_parts, table
 
 import jaxmix
 
@@ -44,7 +44,7 @@ def on_shard(draw: Callable[..., jax.Array], shards: int) -> Callable[..., jax.A
     return run
 
 
-def draw(rounds: int, fast: bool) -> None:
+def draw(rounds: int, fast: bool) -> Iterator[dict[str, Any]]:
     """Microseconds of one shard's draw."""
     many = np.full(35, 1 / 35)
     draws = {
@@ -55,10 +55,9 @@ def draw(rounds: int, fast: bool) -> None:
             KEY, step, many, rows, **at
         ),
     }
-    print("\n== a shard's draw, us per step: median (10th .. 90th percentile) ==")
+    columns: dict[str, dict[str, Any]] = {}
     for name, one in draws.items():
         for batch_size in BATCH_SIZES[:1] if fast else BATCH_SIZES:
-            cells = []
             for shards in DEVICES:
                 rows = batch_size // shards
                 run = on_shard(one, shards)
@@ -70,15 +69,14 @@ def draw(rounds: int, fast: bool) -> None:
                 start = jnp.zeros(rows, jnp.int32)
                 call = functools.partial(looped(body, length), start, jnp.int32(shards - 1))
                 seconds = in_turn({"draw": call}, rounds)["draw"] / length
-                cells.append(show(1e6 * seconds, ".1f"))
-            print(f"{name}, B = {batch_size:,}, on {DEVICES} devices: {' | '.join(cells)}")
+                column = columns.setdefault(f"{shards:,} devices", {})
+                column[f"{name}, B = {batch_size:,}"] = 1e6 * seconds
+    yield table("One shard's draw, us per step", columns)
 
 
-def plan(rounds: int, fast: bool) -> None:
+def plan(rounds: int, fast: bool) -> Iterator[dict[str, Any]]:
     """Microseconds of one host's rows, hosts of 8 devices."""
-    print(
-        "\n== a host's rows of a scheduled plan, us per step: median (10th .. 90th percentile) =="
-    )
+    columns: dict[str, dict[str, Any]] = {}
     for num_sources in (2, 35):
         first = np.random.default_rng(0).dirichlet(np.ones(num_sources))
         weights = jaxmix.staged_schedule(
@@ -86,14 +84,13 @@ def plan(rounds: int, fast: bool) -> None:
         )
         for batch_size in BATCH_SIZES[:1] if fast else BATCH_SIZES:
             one = jaxmix.MixPlan(weights, batch_size)
-            cells = []
             for hosts in sorted({max(1, devices // 8) for devices in DEVICES}):
                 per_round = max(20, min(1024, 2**22 // (batch_size // hosts)))
                 read = host_rows(one, per_round, hosts)
                 seconds = in_turn({"plan": read}, rounds)["plan"] / per_round
-                cells.append(show(1e6 * seconds, ".0f"))
-            title = f"K = {num_sources}, B = {batch_size:,}, on 1, 8, 64, 512 hosts"
-            print(f"{title}: {' | '.join(cells)}")
+                column = columns.setdefault(f"{hosts:,} hosts", {})
+                column[f"K = {num_sources}, B = {batch_size:,}"] = 1e6 * seconds
+    yield table("One host's rows of a scheduled plan, us per step", columns)
 
 
 def host_rows(plan: jaxmix.MixPlan, count: int, hosts: int) -> Callable[[], None]:
@@ -107,14 +104,15 @@ def host_rows(plan: jaxmix.MixPlan, count: int, hosts: int) -> Callable[[], None
     return run
 
 
-def step(rounds: int, fast: bool) -> None:
+def step(rounds: int, fast: bool) -> Iterator[dict[str, Any]]:
     """The language model's step with each feed, to the same step on a fixed source."""
     import language_model as lm
 
-    print("\n== language model, 16 x 128 bytes on one device, ratio to a fixed, unmixed source ==")
+    columns = {}
     for feed in ("plan",) if fast else ("plan", "planned", "pool"):
         args = lm.parse(["--feed", feed, "--steps", "100000", "--megabytes", "1"])
-        mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+        axis_types = (jax.sharding.AxisType.Auto,)
+        mesh = jax.make_mesh((1,), ("data",), axis_types, devices=list(jnp.zeros(()).devices()))
         whole, rows = (jax.NamedSharding(mesh, jax.P(*axis)) for axis in ((), ("data",)))
         sources, _ = lm.load_text(args, mesh)
         gamma = jaxmix.cosine_schedule(0.9, 0.2, args.steps)
@@ -124,7 +122,7 @@ def step(rounds: int, fast: bool) -> None:
         feeds = {
             "fixed source": lm.plan_feed(fixed_plan, sources[:1], args, 0, rows),
             "fixed again (noise)": lm.plan_feed(fixed_plan, sources[:1], args, 0, rows),
-            f"mixed, --feed {feed}": mixed_feed(one, sources, args, 0, rows),
+            "mixed": mixed_feed(one, sources, args, 0, rows),
         }
         graph, state = jax.jit(functools.partial(lm.start_state, args), out_shardings=whole)()
         train_step = jax.jit(functools.partial(lm.train_step, gamma, args, mesh, graph))
@@ -132,22 +130,24 @@ def step(rounds: int, fast: bool) -> None:
             name: functools.partial(segment, train_step, state, fed) for name, fed in feeds.items()
         }
         seconds = in_turn(runs, rounds)
-        report(f"--feed {feed}, 10 steps", seconds)
         step_seconds = float(np.median(seconds["fixed source"])) / 10
         if feed == "plan":
             mixed = jaxmix.PlanSource(one, sources, args.steps, shuffle=True)
             fixed = jaxmix.PlanSource(fixed_plan, sources[:1], args.steps, shuffle=True)
             alone = {name: counted_off(s) for name, s in {"fixed": fixed, "mixed": mixed}.items()}
         else:
-            (pool,) = itertools.islice(feeds[f"mixed, --feed {feed}"], 1)
+            (pool,) = itertools.islice(feeds["mixed"], 1)
             alone = {
                 name: functools.partial(looped(body, 1000), jnp.zeros((16, 128), jnp.uint8), pool)
                 for name, body in pool_bodies(gamma, args.batch_size).items()
             }
         took = in_turn(alone, rounds)
-        costs = {"in all": took["mixed"], "more than a fixed source": took["mixed"] - took["fixed"]}
-        for name, cost in costs.items():
-            print(f"    alone, {name}: {show(cost / 10 / step_seconds, '.3f')} % of a step")
+        costs = {"in all": took["mixed"], "more than fixed": took["mixed"] - took["fixed"]}
+        columns[f"--feed {feed}"] = ratios({name: s / 10 for name, s in seconds.items()}) | {
+            f"batches alone, {name}, % of a step": cost / 10 / step_seconds
+            for name, cost in costs.items()
+        }
+    yield table("A language model's step, 16 x 128 bytes, ratio to a fixed source", columns)
 
 
 def segment(train_step: Any, state: Any, fed: Iterator[Any]) -> Any:
@@ -189,4 +189,4 @@ PARTS = {"draw": draw, "plan": plan, "step": step}
 
 
 if __name__ == "__main__":
-    run_parts(__doc__, PARTS, rounds=20)
+    run_parts(__file__, __doc__, PARTS, rounds=20)

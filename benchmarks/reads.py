@@ -12,11 +12,11 @@ import functools
 import importlib.util
 import pathlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from timing import in_turn, print_table, run_parts, show
+from timing import in_turn, run_parts, table, turned
 
 import jaxmix
 
@@ -76,7 +76,10 @@ SOURCES = {
 }
 
 
-def bench_reads(rounds: int, fast: bool) -> None:
+PEERS = [package for package, _ in SOURCES.values()]
+
+
+def bench_reads(rounds: int, fast: bool) -> Iterator[dict[str, Any]]:
     steps, lines = range(4 if fast else 40), {}
     for name, (package, build) in SOURCES.items():
         if importlib.util.find_spec(package) is None:
@@ -92,11 +95,15 @@ def bench_reads(rounds: int, fast: bool) -> None:
 
             runs = {kind: functools.partial(run, read) for kind, read in reads.items()}
             seconds = in_turn(runs, rounds, warmup=1)
-        rates = [show(len(steps) * BATCH / spent, ",.0f") for spent in seconds.values()]
-        lines[name] = [*rates, show(seconds["many"] / seconds["feed"])]
-    head = ["feed, rows per second", "own batched read", "row by row", "feed / batched"]
-    print_table("Reads in order, 256 rows at a time", head, lines)
+        rate = {kind: len(steps) * BATCH / spent for kind, spent in seconds.items()}
+        lines[name] = {
+            "feed, rows per second": rate["feed"],
+            "own batched read": rate["many"],
+            "row by row": rate["one"],
+            "feed / batched": rate["feed"] / rate["many"],
+        }
+    yield table("Reads in order, 256 rows at a time", turned(lines))
 
 
 if __name__ == "__main__":
-    run_parts(__doc__, {"reads": bench_reads}, rounds=15)
+    run_parts(__file__, __doc__, {"reads": bench_reads}, rounds=15, peers=PEERS)

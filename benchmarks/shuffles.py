@@ -9,14 +9,14 @@ and in sigma, and the variance of class counts in batches of 256 of sorted data,
 
 import importlib.util
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from in_jit import KEY, compare
-from timing import in_turn, run_parts, show
+from timing import in_turn, run_parts, table, turned
 
 from jaxmix import BlockShuffle, shuffle_index
 from jaxmix.testing import assert_shuffled
@@ -67,9 +67,9 @@ def orders(length: int, seed: int) -> dict[str, Order]:
     return found
 
 
-def host(rounds: int, fast: bool) -> None:
+def host(rounds: int, fast: bool) -> Iterator[dict[str, Any]]:
     """Nanoseconds per row in NumPy, and microseconds per call of an int."""
-    print(f"\n== host, {LENGTH} rows: ns per row, median (10 % .. 90 %) ==")
+    columns = {}
     positions_of = {
         count: np.arange(count) for count in ((1, 256) if fast else (1, 256, 4096, NUM_ROWS, 10**6))
     }
@@ -95,14 +95,13 @@ def host(rounds: int, fast: bool) -> None:
         if count == 10**6:
             variants["numpy permutation"] = lambda: np.random.default_rng(3).permutation(10**6)
             variants["jax.random.permutation"] = lambda: jax.random.permutation(KEY, 10**6)
-        print(f"B = {count}")
-        for name, seconds in in_turn(variants, max(3, min(rounds, 10**7 // count))).items():
-            print(f"    {name:<34} {show(1e9 * seconds / count, '.1f')}")
+        found = in_turn(variants, max(3, min(rounds, 10**7 // count)))
+        columns[f"B = {count:,}"] = {name: 1e9 * took / count for name, took in found.items()}
+    yield table(f"A shuffle of {LENGTH:,} rows on the host, ns per row", columns)
 
 
-def device(rounds: int, fast: bool) -> None:
+def device(rounds: int, fast: bool) -> Iterator[dict[str, Any]]:
     """In jit, against one global `jax.random.bernoulli`."""
-    print("\n== in jit, ratio to jax.random.bernoulli(key, p, (B,)) ==")
     bodies: dict[str, Any] = {
         "bernoulli(key, p, (B,))": lambda step, sums, _: (
             sums
@@ -114,27 +113,28 @@ def device(rounds: int, fast: bool) -> None:
         ),
     }
     for num_sources in (2,) if fast else (2, 8, 35):
-        table = np.stack([np.arange(num_sources) * 999 + LENGTH, np.arange(num_sources)], axis=1)
+        numbers = np.stack([np.arange(num_sources) * 999 + LENGTH, np.arange(num_sources)], axis=1)
 
-        def rows(step: Any, sums: Any, _: Any, table: Any = table, k: int = num_sources) -> Any:
+        def rows(step: Any, sums: Any, _: Any, numbers: Any = numbers, k: int = num_sources) -> Any:
             positions = _positions(step)
             # One read of both numbers: two reads make XLA on a CPU compile slow scalar code.
-            mine = jnp.asarray(table, jnp.uint32)[(positions + step) % k]
+            mine = jnp.asarray(numbers, jnp.uint32)[(positions + step) % k]
             return sums + shuffle_index(positions, mine[:, 0].astype(jnp.int32), mine[:, 1])
 
         bodies[f"K = {num_sources}, a source per row"] = rows
-    compare(f"B = {NUM_ROWS}", bodies, jnp.zeros(NUM_ROWS, jnp.int32), None, 16, rounds)
+    found = compare(bodies, jnp.zeros(NUM_ROWS, jnp.int32), None, 16, rounds)
+    title = "A shuffle in jit, ratio to one global `jax.random.bernoulli`"
+    yield table(title, {f"B = {NUM_ROWS:,}": found})
 
 
 def _positions(step: Any) -> jax.Array:
     return jnp.arange(NUM_ROWS, dtype=jnp.int32) + jnp.asarray(step, jnp.int32) * NUM_ROWS
 
 
-def quality(_: int, fast: bool) -> None:
+def quality(_: int, fast: bool) -> Iterator[dict[str, Any]]:
     """What `assert_shuffled` measures, on the first 50,000 rows."""
-    print("\n== quality of the first 50,000 rows, seed 42 ==")
+    lines = {}
     for length in (50_000,) if fast else (50_000, 262_144, 10**6, 10**7):
-        print(f"n = {length}")
         for name, order in orders(length, 42).items():
             rows = order(np.arange(50_000))
             lag, correlation = worst_lag(rows, length)
@@ -142,12 +142,19 @@ def quality(_: int, fast: bool) -> None:
                 assert_shuffled(rows, length)
                 verdict = "passes"
             except AssertionError as error:
-                verdict = str(error)
-            print(
-                f"    {name:<18} lag {lag:>4}: {100 * correlation:6.2f} % "
-                f"({abs(correlation) * math.sqrt(len(rows)):5.1f} sigma), "
-                f"class variance {class_variance(rows, length, 256):.2f}; {verdict}"
-            )
+                verdict = f"fails: {error}"
+            lines[f"n = {length:,}, {name}"] = {
+                "worst lag": lag,
+                "correlation there, %": 100 * correlation,
+                "sigma": abs(correlation) * math.sqrt(len(rows)),
+                "class variance": class_variance(rows, length, 256),
+                "`assert_shuffled`": verdict,
+            }
+    note = (
+        "A class variance of 1 is random: of the counts of 10 classes in batches of 256 rows of "
+        "sorted data. The first 50,000 rows, seed 42."
+    )
+    yield table("How random a shuffle is", turned(lines), note)
 
 
 def worst_lag(rows: np.ndarray, length: int) -> tuple[int, float]:
@@ -166,10 +173,9 @@ def class_variance(rows: np.ndarray, length: int, batch: int) -> float:
     return float(np.mean((counts - batch / 10) ** 2)) / (batch * 0.09)
 
 
-def blocks(_: int, fast: bool) -> None:
+def blocks(_: int, fast: bool) -> Iterator[dict[str, Any]]:
     """What a `BlockShuffle` costs in randomness where neighbouring rows are alike."""
-    print("\n== BlockShuffle on 2^22 sorted rows: variance of class counts, 1 if random ==")
-    length = 2**22
+    length, lines = 2**22, {}
     shapes = ((256, 512), (256, 64), (256, 2048), (64, 512), (1024, 512))
     for block_rows, window_blocks in shapes[:1] if fast else shapes:
         shape = BlockShuffle(block_rows, window_blocks)
@@ -177,16 +183,17 @@ def blocks(_: int, fast: bool) -> None:
             [shuffle_index(np.arange(length), length, seed, block=shape) for seed in range(4)]
         )
         window = block_rows * window_blocks
-        print(
-            f"    block_rows {block_rows:>4}, window_blocks {window_blocks:>4}: "
-            f"batches of 256 {class_variance(several, length, 256):.2f}, "
-            f"of 4,096 {class_variance(several, length, 4096):.2f}, "
-            f"windows of {window} {class_variance(several, length, window):.0f}"
-        )
+        lines[f"block_rows {block_rows:,}, window_blocks {window_blocks:,}"] = {
+            "batches of 256": class_variance(several, length, 256),
+            "of 4,096": class_variance(several, length, 4096),
+            "of a whole window": class_variance(several, length, window),
+        }
+    title = "`BlockShuffle` on 2^22 sorted rows: variance of class counts, 1 if random"
+    yield table(title, turned(lines))
 
 
 PARTS = {"host": host, "device": device, "quality": quality, "blocks": blocks}
 
 
 if __name__ == "__main__":
-    run_parts(__doc__, PARTS, rounds=20)
+    run_parts(__file__, __doc__, PARTS, rounds=20, peers=["grain"])

@@ -46,20 +46,17 @@ def cell(value: Any) -> str:
     return f"{middle} ({low} .. {high})"
 
 
-def grid(head: list[str], lines: dict[str, list[str]]) -> str:
+def grid(corner: str, head: list[str], lines: dict[str, list[str]]) -> str:
     """A Markdown table, with a name at the head of each line."""
-    rows = [
-        ["", *head],
-        ["---"] * (1 + len(head)),
-        *([name, *line] for name, line in lines.items()),
-    ]
+    rows = [[corner, *head], ["---"] * (1 + len(head))]
+    rows += [[name, *line] for name, line in lines.items()]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def markdown(table: dict[str, Any]) -> str:
     """One table of the results, with its title and its note."""
     lines = {name: [cell(value) for value in line] for name, line in table["lines"].items()}
-    parts = [f"### {table['title']}", grid(table["head"], lines), table["note"]]
+    parts = [f"### {table['title']}", grid("", table["head"], lines), table["note"]]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -103,10 +100,10 @@ def readme(results: pathlib.Path) -> str:
     lines = {name: [number(value[0]) for value in line] for name, line in found.items()}
     versions = result["versions"]
     peers = ", ".join(f"{name} {versions[name]}" for name in ("grain", "datasets"))
+    corner = "Whole batches of 256 rows of float32 [8], ns per row"
     return (
-        f"{grid(table['head'], lines)}\n\nWhole batches of 256 rows of float32 [8], ns per row: "
-        f"medians of {result['rounds']} rounds in turn,\n{result['cores']} CPU cores, load "
-        f"{result['load'][0]}, {peers}."
+        f"{grid(corner, table['head'], lines)}\n\nMedians of {result['rounds']} rounds in turn on "
+        f"{result['cores']} CPU cores at a load of {result['load'][0]}, {peers}."
     )
 
 

@@ -118,8 +118,9 @@ def run_parts(
 
 def _surroundings(device: Any, peers: Sequence[str]) -> dict[str, Any]:
     """The day, the machine, the versions, and which peers are left out."""
-    installed = [name for name in peers if importlib.util.find_spec(name) is not None]
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "numpy", *installed)}
+    installed = ["jax", "numpy", *(name for name in peers if importlib.util.find_spec(name))]
+    distributions = importlib.metadata.packages_distributions()
+    versions = {name: importlib.metadata.version(distributions[name][0]) for name in installed}
     return {
         "date": datetime.date.today().isoformat(),
         "device": f"{platform.machine()} {device.device_kind}",

@@ -1,24 +1,20 @@
-"""The host side of a mix, side by side: nanoseconds per row, and the cost of opening a plan.
+"""The host side of a mix, side by side: nanoseconds per row.
 
-    python benchmarks/host_plan.py [--rounds 9] [--only rows,batches,opening,preview,edits] [--fast]
+    python benchmarks/host_plan.py [--rounds 5] [--only rows,batches,single,preview,edits] [--fast]
 
-Prints five tables. grain, HuggingFace datasets,
-torchdata and tf.data are measured where they are installed. The peers' weights are fixed; the
-plan's are fixed or scheduled. A batch has rows of float32 [8] from arrays in memory, or plain ints
-where it says so. Plan rows are timed over whole blocks of steps, the planning included.
+The peers' weights are fixed; the plan's are fixed or scheduled. A batch has rows of float32 [8]
+from arrays in memory, or plain ints where it says so. Plan rows are timed over whole blocks of
+steps, the planning included.
 """
 
-import gc
-import importlib
-import importlib.util
+import functools
 import itertools
 import time
-import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
+from peers import HERE, PACKAGES, PEERS, blending_index, grain_dataset, grain_mix, mix_weights, ramp
 from timing import in_turn, run_parts, table, turned
 
 import jaxmix
@@ -27,25 +23,6 @@ Tables = Iterator[dict[str, Any]]
 
 Run = Callable[[], int]
 """Works through some rows and says how many."""
-
-
-def mix_weights(num_sources: int) -> np.ndarray:
-    """1/rank in a fixed shuffled order; 0.7 and 0.3 for two sources."""
-    if num_sources == 2:
-        return np.array([0.7, 0.3])
-    weights = 1.0 / (1.0 + np.random.default_rng(0).permutation(num_sources))
-    return weights / weights.sum()
-
-
-def ramp(num_sources: int) -> Callable[[Any], Any]:
-    """A schedule that goes from these weights to even ones and back."""
-    first = jnp.asarray(mix_weights(num_sources), jnp.float32)
-
-    def schedule(step: Any) -> Any:
-        share = 0.5 - 0.5 * jnp.cos(jnp.asarray(step, jnp.float32) / 1000.0)
-        return (1.0 - share) * first + share / num_sources
-
-    return schedule
 
 
 def plan_rows(plan: jaxmix.MixPlan, rows: int) -> Run:
@@ -76,76 +53,6 @@ def items(source: Any, batch_size: int, rows: int) -> Run:
     return elements((source[i] for i in itertools.count()), batch_size, rows)
 
 
-def grain_mix(
-    sources: Sequence[np.ndarray], weights: np.ndarray, batch_size: int, rows: int
-) -> Run:
-    import grain
-
-    found: Sequence[Any] = sources
-    datasets = [grain.MapDataset.source(source).repeat() for source in found]
-    return items(
-        grain.MapDataset.mix(datasets, weights.tolist()).batch(batch_size), batch_size, rows
-    )
-
-
-def grain_ints(
-    sources: Sequence[np.ndarray], weights: np.ndarray, batch_size: int, rows: int
-) -> Run:
-    import grain
-
-    datasets = [grain.MapDataset.range(2**40) for _ in sources]
-    return items(
-        grain.MapDataset.mix(datasets, weights.tolist()).batch(batch_size), batch_size, rows
-    )
-
-
-def hf_interleave(
-    sources: Sequence[np.ndarray], weights: np.ndarray, batch_size: int, rows: int
-) -> Run:
-    import datasets
-
-    parts = [
-        datasets.Dataset.from_dict({"x": source}).with_format("numpy").to_iterable_dataset()
-        for source in sources
-    ]
-    mixed = datasets.interleave_datasets(
-        parts, probabilities=weights.tolist(), seed=0, stopping_strategy="all_exhausted"
-    )
-    return elements(iter(mixed.batch(batch_size)), batch_size, rows)
-
-
-def torchdata_mix(
-    sources: Sequence[np.ndarray], weights: np.ndarray, batch_size: int, rows: int
-) -> Run:
-    nodes = importlib.import_module("torchdata.nodes")
-
-    parts = {
-        str(k): nodes.IterableWrapper(itertools.cycle(source)) for k, source in enumerate(sources)
-    }
-    shares = {str(k): float(weight) for k, weight in enumerate(weights)}
-    mixed = nodes.Batcher(nodes.MultiNodeWeightedSampler(parts, shares), batch_size)
-    return elements(iter(nodes.Loader(mixed)), batch_size, rows)
-
-
-def tf_mix(sources: Sequence[np.ndarray], weights: np.ndarray, batch_size: int, rows: int) -> Run:
-    tf = importlib.import_module("tensorflow")
-
-    parts = [tf.data.Dataset.from_tensor_slices(source).repeat() for source in sources]
-    mixed = tf.data.Dataset.sample_from_datasets(parts, weights.tolist(), seed=0).batch(batch_size)
-    options = tf.data.Options()
-    options.autotune.enabled = False  # on few cores it costs ten times the work
-    return elements(mixed.with_options(options).as_numpy_iterator(), batch_size, rows)
-
-
-PEERS = {
-    "grain mix + batch": ("grain", grain_mix, 4096),
-    "grain mix + batch, ints": ("grain", grain_ints, 4096),
-    "datasets interleave + batch": ("datasets", hf_interleave, 1024),
-    "torchdata weighted + batch": ("torchdata", torchdata_mix, 8192),
-    "tf.data sample + batch": ("tensorflow", tf_mix, 8192),
-}
-
-
 def side_by_side(runs: dict[str, Run], rounds: int) -> dict[str, np.ndarray]:
     """Nanoseconds per row of each, all in turn."""
     rows = {name: run() for name, run in runs.items()}
@@ -165,7 +72,21 @@ def bench_rows(all_k: Sequence[int], all_b: Sequence[int], rows: int, rounds: in
             runs = {name: plan_rows(plan, rows) for name, plan in plans.items()}
             for name, found in side_by_side(runs, rounds).items():
                 columns[f"K = {num_sources}"][f"{name}, B = {batch_size:,}"] = found
-    yield table("Plan rows alone, ns per row", columns)
+    note = ""
+    if "megatron" in HERE:
+        for num_sources in all_k:
+            weights, count = mix_weights(num_sources), 10 * rows
+            build = functools.partial(blending_index, weights, count)
+            took = in_turn({"build": build}, rounds, warmup=1)["build"]
+            columns[f"K = {num_sources}"]["Megatron's blending index, its build"] = (
+                1e9 * took / count
+            )
+        note = (
+            "Megatron's index is a table of all rows of a run of fixed weights, 10 bytes each. "
+            "With few sources its build takes less time per row than small steps of a plan: each "
+            "call for a step costs a few microseconds, whatever its size."
+        )
+    yield table("Plan rows alone, ns per row", columns, note)
 
 
 def bench_batches(all_k: Sequence[int], all_b: Sequence[int], rows: int, rounds: int) -> Tables:
@@ -178,14 +99,19 @@ def bench_batches(all_k: Sequence[int], all_b: Sequence[int], rows: int, rounds:
             sources = [array + k for k in range(num_sources)]
             plan = jaxmix.MixPlan(weights, batch_size)
             feed = jaxmix.PlanSource(plan, sources, 2**30)
+            numbers: Any = [range(20_000)] * num_sources
             ints = jaxmix.PlanSource(plan, [np.arange(20_000)] * num_sources, 2**30)
             runs = {
                 "jaxmix": items(feed, batch_size, rows),
                 "jaxmix, ints": items(ints, batch_size, rows),
             }
-            for name, (package, make, most) in PEERS.items():
-                if importlib.util.find_spec(package) is not None:
-                    runs[name] = make(sources, weights, batch_size, min(rows, most))
+            for name, peer in PEERS.items():
+                if peer.package in HERE:
+                    mixed = peer.mix(sources, weights, batch_size, 0)
+                    runs[name] = elements(mixed, batch_size, min(rows, peer.most_rows))
+            if "grain" in HERE:
+                mixed = grain_mix(numbers, weights, batch_size)
+                runs["grain mix + batch, ints"] = elements(mixed, batch_size, min(rows, 4096))
             found = side_by_side(runs, rounds)
             for name, times in found.items():
                 columns[f"K = {num_sources}"][f"{name}, B = {batch_size:,}"] = times
@@ -197,28 +123,39 @@ def bench_batches(all_k: Sequence[int], all_b: Sequence[int], rows: int, rounds:
     yield table("The same as a ratio to jaxmix", times_jaxmix)
 
 
-def bench_opening(all_k: Sequence[int], all_steps: Sequence[int]) -> Tables:
-    columns: dict[str, dict[str, Any]] = {f"K = {k}": {} for k in all_k}
-    for step in all_steps:
-        for name, make in (("fixed", mix_weights), ("scheduled", ramp)):
-            for num_sources in all_k:
-                weights = make(num_sources)
-                jaxmix.MixPlan(weights, 256).rows(3000)  # compiled
-                start = time.perf_counter()
-                plan = jaxmix.MixPlan(weights, 256)
-                plan.rows(step)
-                seconds = time.perf_counter() - start
-                del plan
-                gc.collect()
-                tracemalloc.start()
-                plan = jaxmix.MixPlan(weights, 256)
-                plan.rows(step)
-                held = tracemalloc.get_traced_memory()[0] / 1e6
-                tracemalloc.stop()
-                column = columns[f"K = {num_sources}"]
-                column[f"step {step:,}, {name}, s"] = seconds
-                column[f"step {step:,}, {name}, MB held"] = held
-    yield table("To give the rows of a step with nothing saved", columns)
+def bench_single(all_k: Sequence[int], rounds: int, fast: bool) -> Tables:
+    """Row by row through grain: a plan as a selection map beside grain's own mix."""
+    if "grain" not in HERE:
+        return
+    import grain
+
+    columns = {}
+    for num_sources in all_k:
+        weights, count = mix_weights(num_sources), 256 if fast else 4096
+        numbers: Any = [range(20_000)] * num_sources
+        datasets = [grain.MapDataset.range(len(source)).repeat() for source in numbers]
+        chosen: Any = jaxmix.PlanSelectionMap(jaxmix.MixPlan(weights, 256), num_steps=2**22)
+        mixes = {
+            "jaxmix `PlanSelectionMap`": grain.MapDataset.select_from_datasets(datasets, chosen),
+            "grain mix": grain_dataset(numbers, weights),
+        }
+        runs = {f"{name}, ds[i]": items(mix, 1, count) for name, mix in mixes.items()}
+        for name, mix in mixes.items():
+            runs[f"{name}, `_getitems` of 256"] = blocks(mix, count)
+        columns[f"K = {num_sources}"] = side_by_side(runs, rounds)
+    yield table("Single rows through grain, ns per row", columns)
+
+
+def blocks(mix: Any, count: int) -> Run:
+    """Reads 256 rows at a time by the method that grain's own `batch` uses."""
+    starts = itertools.count(0, 256)
+
+    def run() -> int:
+        for start in itertools.islice(starts, count // 256):
+            mix._getitems(list(range(start, start + 256)))
+        return count
+
+    return run
 
 
 def bench_preview(all_k: Sequence[int], all_steps: Sequence[int]) -> Tables:
@@ -276,11 +213,11 @@ def steps(fast: bool) -> tuple[Sequence[int], Sequence[int]]:
 PARTS = {
     "rows": lambda rounds, fast: bench_rows(*sizes(fast), rounds),
     "batches": lambda rounds, fast: bench_batches(*sizes(fast), rounds),
-    "opening": lambda rounds, fast: bench_opening(*steps(fast)),
+    "single": lambda rounds, fast: bench_single(sizes(fast)[0], rounds, fast),
     "preview": lambda rounds, fast: bench_preview(*steps(fast)),
     "edits": lambda rounds, fast: bench_edits(sizes(fast)[0], (8, 512), rounds),
 }
 
 
 if __name__ == "__main__":
-    run_parts(__file__, __doc__, PARTS, rounds=9, peers=[name for name, *_ in PEERS.values()])
+    run_parts(__file__, __doc__, PARTS, rounds=5, peers=PACKAGES)

@@ -10,7 +10,17 @@ from typing import Any
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-SUITES = ("in_jit", "losses", "adaptive", "shuffles", "host_plan", "reads", "pod")
+SUITES = (
+    "host_plan",
+    "accuracy",
+    "resume",
+    "in_jit",
+    "shuffles",
+    "losses",
+    "adaptive",
+    "reads",
+    "pod",
+)
 DEVICES = ("cpu", "gpu", "tpu")
 
 FEEDS = {  # lines of the README: its name for each line of the results

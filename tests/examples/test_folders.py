@@ -14,7 +14,7 @@ HELPERS = sorted((ROOT / "examples" / "support").glob("*.py"))
 SUITES = [
     path
     for path in (ROOT / "benchmarks").glob("*.py")
-    if path.stem not in ("__main__", "tables", "timing")
+    if path.stem not in ("__main__", "peers", "tables", "timing")
 ]
 
 

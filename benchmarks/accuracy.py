@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from peers import HERE, PACKAGES, PEERS, blending_index, mix_weights
 from timing import run_parts, table
 
@@ -29,7 +30,7 @@ Draws = Callable[[int], np.ndarray]
 def mixes(num_steps: int) -> dict[str, Any]:
     """Weights that a plan takes: an array, or a schedule of the first source's share."""
     return {
-        "ramp from .1 to .9": jaxmix.cosine_schedule(0.1, 0.9, num_steps - 1),
+        "ramp from .1 to .9": optax.linear_schedule(0.1, 0.9, num_steps - 1),
         "fixed, .999 and .001": np.array([0.999, 0.001]),
         "fixed, 35 sources": mix_weights(35),
     }

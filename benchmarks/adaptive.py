@@ -4,7 +4,7 @@ Alone: a compiled `update` that is called from Python, with the ratio to a compi
 copies a state of as many arrays ("copy"), which is the price of any call. Inside: a jitted train
 step with the mixer, as a ratio to the step without it.
 
-    python benchmarks/adaptive.py [--rounds 40] [--fast]
+    python benchmarks/adaptive.py [--rounds 9] [--fast]
 """
 
 import functools
@@ -117,4 +117,4 @@ def adaptive(rounds: int, fast: bool) -> Iterator[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    run_parts(__file__, __doc__, {"adaptive": adaptive}, rounds=40)
+    run_parts(__file__, __doc__, {"adaptive": adaptive}, rounds=9)

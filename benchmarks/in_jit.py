@@ -1,27 +1,23 @@
 """The cost of mixing inside a compiled step, as ratios taken side by side in one run.
 
-    python benchmarks/in_jit.py [--rounds 20] [--only draws,rows,pool,step] [--fast]
+    python benchmarks/in_jit.py [--rounds 7] [--only draws,rows,pool] [--fast]
 
 Every figure is a ratio to the baseline that its block names. Small work runs many times inside one
 compiled loop, so that neither dispatch nor fresh output pages are measured.
 """
 
 import functools
-import pathlib
-import sys
-from collections.abc import Callable, Iterator, Sequence
+import importlib.util
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from flax import nnx
+from peers import load
 from timing import in_turn, ratios, run_parts, table, turned
 
 import jaxmix
-
-sys.path.append(str(pathlib.Path(__file__).parents[1] / "examples"))  # for the models
 
 KEY = jax.random.key(0)
 GAMMA = jaxmix.cosine_schedule(0.1, 0.9, transition_steps=1_000_000)
@@ -138,8 +134,9 @@ def pool(rounds: int, fast: bool) -> Iterator[dict[str, Any]]:
             per_source = 2 ** (20 if fast else 26) // (width * sources)
             buffers = [jnp.full((per_source, width), float(k)) for k in range(sources)]
             weights = np.full(sources, 1 / sources)
-            one = jaxmix.RowPool(*buffers)
             length = max(8, 2**23 // (num_rows * width))
+            plan = jaxmix.MixPlan(weights, num_rows)
+            planned = jaxmix.PlannedPool(plan, *buffers, num_steps=length)
             # The very rows that draw_rows takes at each step: the same ones again would be cached.
             places = jaxmix.RowPool(*jnp.split(jnp.arange(sources * per_source), sources))
 
@@ -149,85 +146,49 @@ def pool(rounds: int, fast: bool) -> Iterator[dict[str, Any]]:
             ready = jax.jit(jax.vmap(places_at))(jnp.arange(length))
 
             def take(step: jax.Array, _: Any, data: Any) -> Any:
-                one, ready = data
-                return jnp.take(one.rows, ready[step], axis=0, mode="clip")
+                planned, ready, _ = data
+                return jnp.take(planned.pool.rows, ready[step], axis=0, mode="clip")
 
             def drawn_by(draw: Any, w: Any = weights, n: int = num_rows) -> Body:
                 return lambda step, _, data: (
-                    jaxmix.draw_rows(KEY, step, w, data[0], n, draw=draw).rows
+                    jaxmix.draw_rows(KEY, step, w, data[0].pool, n, draw=draw).rows
                 )
 
             bodies = {
                 "take": take,
                 "draw_rows, bernoulli": drawn_by(jaxmix.bernoulli_sources),
                 "draw_rows, systematic": drawn_by(jaxmix.systematic_sources),
+                "PlannedPool": lambda step, _, data: data[0].take(step).rows,
             }
+            states = None
+            if importlib.util.find_spec("flashbax"):
+                states, bodies["flashbax mixer"] = flashbax_mixer(buffers, num_rows)
             rows = jnp.zeros((num_rows, width))
-            found = compare(bodies, rows, (one, ready), length, rounds)
+            found = compare(bodies, rows, (planned, ready, states), length, rounds)
             columns[f"B = {num_rows:,}, D = {width:,}, K = {sources}"] = found
-    yield table("`draw_rows`, ratio to one `take` of ready rows", turned(columns))
+    note = "flashbax draws as many rows from each buffer, in blocks, and takes no schedule."
+    title = "`draw_rows` and `PlannedPool`, ratio to one `take` of ready rows"
+    yield table(title, turned(columns), note)
 
 
-def _token_loss(model: Any, batch: Any) -> jax.Array:
-    losses = optax.softmax_cross_entropy_with_integer_labels(model(batch), batch)
-    return losses.mean()
+def flashbax_mixer(buffers: list[jax.Array], num_rows: int) -> tuple[Any, Body]:
+    """The states of a mixer of full buffers, and a draw of equal parts from them."""
+    flashbax = load("flashbax")
+    size = len(buffers[0])
+    one = flashbax.make_item_buffer(size, 1, num_rows, add_batches=True)
+    mixer = load("flashbax.buffers.mixer").make_mixer(
+        [one] * len(buffers), num_rows, [1] * len(buffers)
+    )
+    states = [one.add(one.init(rows[0]), rows) for rows in buffers]
+
+    def body(step: jax.Array, _: Any, data: Any) -> Any:
+        return mixer.sample(data[2], jax.random.fold_in(KEY, step)).experience
+
+    return states, body
 
 
-def step(rounds: int, fast: bool) -> Iterator[dict[str, Any]]:
-    """A whole train step with mixing inside, against the same step on one ready batch."""
-    from support.digits import class_loss, classifier
-    from support.transformer import Transformer
-
-    columns = {}
-    tokens = [jax.random.randint(jax.random.key(k), (16, 128), 0, 256) for k in range(2)]
-    images = [
-        {
-            "image": jax.random.normal(jax.random.key(k), (4096, 64)),
-            "label": jax.random.randint(jax.random.key(k), (4096,), 0, 10),
-        }
-        for k in range(2)
-    ]
-    if not fast:
-        model = Transformer(256, 128, width=128, layers=2, rngs=nnx.Rngs(0))
-        name = "transformer, 16 x 128 tokens"
-        columns[name] = _steps(model, _token_loss, tokens, 1, rounds)
-    name = "MLP of digits, B = 4,096"
-    columns[name] = _steps(classifier(nnx.Rngs(0)), class_loss, images, 20, rounds)
-    yield table("A train step (AdamW), ratio to the same step without mixing", columns)
-
-
-def _steps(
-    model: Any, loss: Any, batches: Sequence[Any], length: int, rounds: int
-) -> dict[str, np.ndarray]:
-    graph, state = nnx.split(model)
-    optimizer = optax.adamw(1e-3)
-
-    def body(pick: Callable[..., Any]) -> Body:
-        def update(step: jax.Array, carry: Any, batches: Any) -> Any:
-            state, moments = carry
-            batch = pick(step, *batches)
-            grads = jax.grad(lambda s: loss(nnx.merge(graph, s), batch))(state)
-            changes, moments = optimizer.update(grads, moments, state)
-            return optax.apply_updates(state, changes), moments
-
-        return update
-
-    def mix(draw: Callable[..., jax.Array]) -> Body:
-        return body(lambda step, x, y: jaxmix.mix_rows(KEY, step, GAMMA, x, y, draw=draw).rows)
-
-    plain = body(lambda step, x, y: x)
-    bodies = {
-        "plain": plain,
-        "plain again (noise)": plain,
-        "mix_rows, bernoulli": mix(jaxmix.bernoulli_sources),
-        "mix_rows, systematic": mix(jaxmix.systematic_sources),
-    }
-    carry = (state, optimizer.init(state))
-    return compare(bodies, carry, tuple(batches), length, rounds)
-
-
-PARTS = {"draws": draws, "rows": rows, "pool": pool, "step": step}
+PARTS = {"draws": draws, "rows": rows, "pool": pool}
 
 
 if __name__ == "__main__":
-    run_parts(__file__, __doc__, PARTS, rounds=20)
+    run_parts(__file__, __doc__, PARTS, rounds=7, peers=["flashbax"])

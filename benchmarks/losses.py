@@ -5,7 +5,7 @@ loss that gamma selects, with a plain `lax.cond` for each loss, and with both lo
 added (they share a forward pass, which XLA then works out once). Prints the ratio to the single
 loss; "again" is the single loss once more, the noise.
 
-    python benchmarks/losses.py [--rounds 40] [--fast]
+    python benchmarks/losses.py [--rounds 7] [--fast]
 """
 
 import itertools
@@ -112,4 +112,4 @@ def losses(rounds, fast):
 
 
 if __name__ == "__main__":
-    run_parts(__file__, __doc__, {"losses": losses}, rounds=40)
+    run_parts(__file__, __doc__, {"losses": losses}, rounds=7)

@@ -142,7 +142,7 @@ def levanter_mix(sources: Sources, weights: np.ndarray, batch_size: int, seed: i
 
 PEERS = {
     "grain mix + batch": Peer("grain", grain_mix, 4096),
-    "datasets interleave + batch": Peer("datasets", hf_mix, 1024),
+    "datasets interleave + batch": Peer("datasets", hf_mix, 512),
     "torchdata weighted + batch": Peer("torchdata", torchdata_mix, 8192),
     "tf.data sample + batch": Peer("tensorflow", tf_mix, 8192, ramps=True),
     "Levanter mixture": Peer("levanter", levanter_mix, 4096, ramps=True),

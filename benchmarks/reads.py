@@ -1,6 +1,6 @@
 """Reads of a feed beside its sources' own: 256 rows in order, every pair in one process.
 
-    python benchmarks/reads.py [--rounds 15] [--fast]
+    python benchmarks/reads.py [--rounds 7] [--fast]
 
 Prints the rows per second of a feed of one source, of the source's own batched read and of its read
 row by row, and the ratio of the feed to the batched read: medians of the rounds, with the 10th and
@@ -106,4 +106,4 @@ def bench_reads(rounds: int, fast: bool) -> Iterator[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    run_parts(__file__, __doc__, {"reads": bench_reads}, rounds=15, peers=PEERS)
+    run_parts(__file__, __doc__, {"reads": bench_reads}, rounds=7, peers=PEERS)

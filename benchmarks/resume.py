@@ -1,18 +1,16 @@
 """What it costs to start far into a run: jaxmix's plan beside other libraries.
 
-    python benchmarks/resume.py [--rounds 5] [--only rows,steps] [--fast]
+    python benchmarks/resume.py [--rounds 5] [--fast]
 
-`rows`: milliseconds until the batch at a row is there, of 8 sources in batches of 256, with nothing
-saved and with what the library saves. A library that reads its way there is measured once, and not
-where that takes minutes. `steps`: the same of a plan alone, with the memory it holds.
+Milliseconds until the batch at a row is there, of 8 sources in batches of 256, with nothing saved
+and with what the library saves. A library that reads its way there is measured once, and not where
+that takes minutes.
 """
 
 import functools
-import gc
 import itertools
 import time
-import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -123,33 +121,5 @@ def bench_rows(rounds: int, fast: bool) -> Iterator[dict[str, Any]]:
     )
 
 
-def bench_steps(rounds: int, fast: bool) -> Iterator[dict[str, Any]]:
-    """A plan opened with nothing saved: seconds, and the memory that it then holds."""
-    all_k: Sequence[int] = (2, 8) if fast else (2, 8, 35, 168)
-    columns: dict[str, dict[str, Any]] = {f"K = {k}": {} for k in all_k}
-    for step in (10**3, 10**5) if fast else [10**n for n in range(3, 8)]:
-        for name, make in (("fixed", mix_weights), ("scheduled", ramp)):
-            for num_sources in all_k:
-                weights, column = make(num_sources), columns[f"K = {num_sources}"]
-                jaxmix.MixPlan(weights, BATCH).rows(3000)  # compiled
-                run = functools.partial(open_plan, weights, step)
-                column[f"step {step:,}, {name}, s"] = milliseconds(run) / 1e3
-                gc.collect()
-                tracemalloc.start()
-                plan = run()
-                column[f"step {step:,}, {name}, MB held"] = tracemalloc.get_traced_memory()[0] / 1e6
-                tracemalloc.stop()
-                del plan
-    yield table("To give the rows of a step with nothing saved", columns)
-
-
-def open_plan(weights: Any, step: int) -> jaxmix.MixPlan:
-    """A plan that has given the rows of a step."""
-    plan = jaxmix.MixPlan(weights, BATCH)
-    plan.rows(step)
-    return plan
-
-
 if __name__ == "__main__":
-    parts = {"rows": bench_rows, "steps": bench_steps}
-    run_parts(__file__, __doc__, parts, rounds=5, peers=PACKAGES)
+    run_parts(__file__, __doc__, {"rows": bench_rows}, rounds=5, peers=PACKAGES)

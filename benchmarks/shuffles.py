@@ -1,13 +1,12 @@
 """The shuffle beside others: its cost on the host and in jit, and how random the orders are.
 
-    python benchmarks/shuffles.py [--rounds 20] [--only host,device,quality,blocks] [--fast]
+    python benchmarks/shuffles.py [--rounds 7] [--only host,device,quality,blocks] [--fast]
 
 Quality: the worst correlation of the row at a position with the row some positions on, in percent
 and in sigma, and the variance of class counts in batches of 256 of sorted data, 1.00 if random.
-`linear Feistel` stands for shuffles whose round function is a product modulo a power of two.
 """
 
-import importlib.util
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from in_jit import KEY, compare
+from peers import HERE, load
 from timing import in_turn, run_parts, table, turned
 
 from jaxmix import BlockShuffle, shuffle_index
@@ -36,34 +36,22 @@ def grain_order(length: int, seed: int) -> Order:
     return lambda positions: np.array([shuffled[int(p)] for p in positions])
 
 
-def linear_feistel(length: int, seed: int) -> Order:
-    """Five Feistel rounds of (right * odd + key) modulo 2^h, walked until the row is in range."""
-    half = (int(length - 1).bit_length() + 1) // 2
-    mask = 2**half - 1
-    keys = np.random.default_rng(seed).integers(0, 2**half, 5).tolist()
-
-    def order(positions: np.ndarray) -> np.ndarray:
-        rows, out = positions.copy(), np.ones(positions.shape, bool)
-        while out.any():
-            left, right = rows[out] >> half, rows[out] & mask
-            for key in keys:
-                left, right = right, left ^ ((right * 2654435761 + key) & mask)
-            rows[out] = left << half | right
-            out &= rows >= length
-        return rows
-
-    return order
+def levanter_order(kind: str, length: int, seed: int) -> Order:
+    """A permutation of Levanter: "feistel" or "linear"."""
+    return load("levanter.data._prp").Permutation.make(kind, length, jax.random.key(seed))
 
 
 def orders(length: int, seed: int) -> dict[str, Order]:
-    """The shuffles that are compared; grain where it is installed."""
+    """The shuffles that are compared, of the libraries that are installed."""
     found: dict[str, Order] = {
         "numpy permutation": np.random.default_rng(seed).permutation(length).__getitem__,
         "jaxmix": lambda positions: shuffle_index(positions, length, seed),
-        "linear Feistel": linear_feistel(length, seed),
     }
-    if importlib.util.find_spec("grain") is not None:
+    if "grain" in HERE:
         found["grain"] = grain_order(length, seed)
+    if "levanter" in HERE:
+        for kind in ("feistel", "linear"):
+            found[f"Levanter, {kind}"] = levanter_order(kind, length, seed)
     return found
 
 
@@ -89,15 +77,19 @@ def host(rounds: int, fast: bool) -> Iterator[dict[str, Any]]:
         }
         if count == 1:
             variants["jaxmix, an int"] = lambda: shuffle_index(5, LENGTH, 3)
-        if count <= 4096 and importlib.util.find_spec("grain") is not None:
-            grain = grain_order(LENGTH, 3)
-            variants["grain"] = lambda p=positions, order=grain: order(p)
+        for name, order in orders(LENGTH, 3).items():
+            if name.startswith("Levanter") or (name == "grain" and count <= 4096):
+                variants[name] = functools.partial(order, positions)
         if count == 10**6:
             variants["numpy permutation"] = lambda: np.random.default_rng(3).permutation(10**6)
             variants["jax.random.permutation"] = lambda: jax.random.permutation(KEY, 10**6)
         found = in_turn(variants, max(3, min(rounds, 10**7 // count)))
         columns[f"B = {count:,}"] = {name: 1e9 * took / count for name, took in found.items()}
-    yield table(f"A shuffle of {LENGTH:,} rows on the host, ns per row", columns)
+    note = (
+        "A call of jaxmix costs some hundred microseconds whatever its size. Levanter's linear "
+        "permutation is one product and a sum, and so the fastest; how random it is, see below."
+    )
+    yield table(f"A shuffle of {LENGTH:,} rows on the host, ns per row", columns, note)
 
 
 def device(rounds: int, fast: bool) -> Iterator[dict[str, Any]]:
@@ -196,4 +188,4 @@ PARTS = {"host": host, "device": device, "quality": quality, "blocks": blocks}
 
 
 if __name__ == "__main__":
-    run_parts(__file__, __doc__, PARTS, rounds=20, peers=["grain"])
+    run_parts(__file__, __doc__, PARTS, rounds=7, peers=["grain", "levanter"])

@@ -15,11 +15,12 @@ SUITES = (
     "accuracy",
     "resume",
     "in_jit",
+    "train_step",
+    "growth",
     "shuffles",
     "losses",
     "adaptive",
     "reads",
-    "pod",
 )
 DEVICES = ("cpu", "gpu", "tpu")
 
@@ -27,6 +28,9 @@ FEEDS = {  # lines of the README: its name for each line of the results
     "jaxmix, B = 256": "jaxmix `PlanSource`",
     "grain mix + batch, B = 256": "grain `mix` and `batch`",
     "datasets interleave + batch, B = 256": "HuggingFace `interleave_datasets` and `batch`",
+    "torchdata weighted + batch, B = 256": "torchdata `MultiNodeWeightedSampler` and `Batcher`",
+    "tf.data sample + batch, B = 256": "tf.data `sample_from_datasets` and `batch`",
+    "Levanter mixture, B = 256": "Levanter `MixtureDataset.get_batch`",
 }
 
 
@@ -109,7 +113,7 @@ def readme(results: pathlib.Path) -> str:
     found = {name: table["lines"][key] for key, name in FEEDS.items() if key in table["lines"]}
     lines = {name: [number(value[0]) for value in line] for name, line in found.items()}
     versions = result["versions"]
-    peers = ", ".join(f"{name} {versions[name]}" for name in ("grain", "datasets"))
+    peers = ", ".join(f"{name} {versions[name]}" for name in versions if name != "Python")
     corner = "Whole batches of 256 rows of float32 [8], ns per row"
     return (
         f"{grid(corner, table['head'], lines)}\n\nMedians of {result['rounds']} rounds in turn on "

@@ -50,21 +50,18 @@ def sources(rounds: int, fast: bool) -> Tables:
 def per_row(num_sources: int, size: int, rounds: int) -> dict[str, np.ndarray]:
     """Of each draw in a compiled loop, and of the rows of a plan, the blocks of steps included."""
     weights: Any = GAMMA if num_sources == 2 else np.full(num_sources, 1 / num_sources)
-    length = max(4, 2**18 // size)
-    runs: dict[str, Callable[[], Any]] = {}
+    in_loop, in_blocks = max(4, 2**18 // size), max(16, min(1024, 2**24 // size))
+    runs, steps = {}, {}
     for draw in (jaxmix.bernoulli_sources, jaxmix.systematic_sources):
-        body = functools.partial(drawn, draw, weights)
-        runs[draw.__name__] = functools.partial(
-            looped(body, length), jnp.zeros(size, jnp.int32), None
-        )
+        loop = looped(functools.partial(drawn, draw, weights), in_loop)
+        steps[draw.__name__] = in_loop
+        runs[draw.__name__] = functools.partial(loop, jnp.zeros(size, jnp.int32), None)
     for name, mix in (("fixed", mix_weights), ("scheduled", ramp)):
+        steps[f"rows of a {name} plan"] = in_blocks
         plan = jaxmix.MixPlan(mix(num_sources), size)
-        runs[f"rows of a {name} plan"] = host_rows(plan, 1024, 1)
-    per_call = dict.fromkeys(runs, 1024 * size) | {
-        draw.__name__: length * size
-        for draw in (jaxmix.bernoulli_sources, jaxmix.systematic_sources)
-    }
-    return {name: 1e9 * took / per_call[name] for name, took in in_turn(runs, rounds, 1).items()}
+        runs[f"rows of a {name} plan"] = host_rows(plan, in_blocks, 1)
+    found = in_turn(runs, rounds, warmup=1)
+    return {name: 1e9 * took / steps[name] / size for name, took in found.items()}
 
 
 def drawn(draw: Callable[..., jax.Array], weights: Any, step: Any, sums: Any, _: Any) -> Any:

@@ -120,14 +120,15 @@ def tf_mix(sources: Sources, weights: np.ndarray, batch_size: int, seed: int = 0
 def levanter_dataset(
     sources: Sources, weights: np.ndarray, batch_size: int = 1, seed: int = 0
 ) -> Any:
-    """The mix of Levanter; weights by step change at the ends of its blocks of 2,048 rows."""
+    """The mix of Levanter; weights by step are averaged over its blocks of 2,048 rows."""
     data = load("levanter.data.mixture")
     lists = load("levanter.data.dataset").ListAsyncDataset
     parts = {str(k): lists(source) for k, source in enumerate(sources)}
     block, by_step = 2048, np.atleast_2d(weights)
+    length = block // batch_size
     stages = [
-        (step * batch_size, {str(k): float(weight) for k, weight in enumerate(by_step[step])})
-        for step in range(0, len(by_step), block // batch_size)
+        (first * batch_size, dict(zip(parts, by_step[first : first + length].mean(0), strict=True)))
+        for first in range(0, len(by_step), length)
     ]
     return data.MixtureDataset(parts, stages, block, key=seed).as_sync_dataset()
 

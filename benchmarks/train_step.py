@@ -56,6 +56,14 @@ def mixed(rounds: int, fast: bool) -> Iterator[dict[str, Any]]:
     yield table("A train step (AdamW), ratio to the same step without mixing", columns)
 
 
+def permuted(step: jax.Array, *batches: Any) -> Any:
+    """Exact counts the costly way: a random permutation sorts keys."""
+    num_rows = len(jax.tree.leaves(batches[0])[0])
+    count = jnp.round(GAMMA(step) * num_rows).astype(jnp.int32)
+    order = jax.random.permutation(jax.random.fold_in(KEY, step), num_rows)
+    return jaxmix.select_rows((order >= count).astype(jnp.int32), *batches)
+
+
 def steps(
     model: Any, loss: Any, batches: Sequence[Any], length: int, rounds: int
 ) -> dict[str, np.ndarray]:
@@ -81,6 +89,7 @@ def steps(
         "plain again (noise)": plain,
         "mix_rows, bernoulli": mix(jaxmix.bernoulli_sources),
         "mix_rows, systematic": mix(jaxmix.systematic_sources),
+        "exact counts by a permutation": body(permuted),
     }
     carry = (state, optimizer.init(state))
     return compare(bodies, carry, tuple(batches), length, rounds)

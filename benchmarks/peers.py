@@ -19,10 +19,9 @@ Batches = Iterator[Any]
 
 
 def load(name: str) -> Any:
-    """A module of a peer. All are imported in one order: triton crashes behind TensorFlow."""
-    for package in ("triton", "levanter", "tensorflow"):
-        if importlib.util.find_spec(package):
-            importlib.import_module(package)
+    """A module of a peer. Triton, a part of torch, crashes if TensorFlow was imported before it."""
+    if name == "tensorflow" and importlib.util.find_spec("triton"):
+        importlib.import_module("triton")
     return importlib.import_module(name)
 
 

@@ -73,12 +73,14 @@ def grain_mix(sources: Sources, weights: np.ndarray, batch_size: int, seed: int 
     return (batches[step] for step in itertools.count())
 
 
-def hf_stream(sources: Sources, weights: np.ndarray, seed: int = 0) -> Any:
+def hf_stream(
+    sources: Sources, weights: np.ndarray, seed: int = 0, format: str | None = None
+) -> Any:
     """The mix of HuggingFace's streams, row by row."""
     import datasets
 
     parts = [
-        datasets.Dataset.from_dict({"x": source}).with_format("numpy").to_iterable_dataset()
+        datasets.Dataset.from_dict({"x": source}).with_format(format).to_iterable_dataset()
         for source in sources
     ]
     return datasets.interleave_datasets(
@@ -87,7 +89,7 @@ def hf_stream(sources: Sources, weights: np.ndarray, seed: int = 0) -> Any:
 
 
 def hf_mix(sources: Sources, weights: np.ndarray, batch_size: int, seed: int = 0) -> Batches:
-    return iter(hf_stream(sources, weights, seed).batch(batch_size))
+    return iter(hf_stream(sources, weights, seed, "numpy").batch(batch_size))
 
 
 def torchdata_loader(sources: Sources, weights: np.ndarray, batch_size: int, seed: int = 0) -> Any:
@@ -124,7 +126,7 @@ def levanter_dataset(
     lists = load("levanter.data.dataset").ListAsyncDataset
     parts = {str(k): lists(source) for k, source in enumerate(sources)}
     block, by_step = 2048, np.atleast_2d(weights)
-    length = block // batch_size
+    length = max(1, block // batch_size)
     stages = [
         (first * batch_size, dict(zip(parts, by_step[first : first + length].mean(0), strict=True)))
         for first in range(0, len(by_step), length)

@@ -21,6 +21,7 @@ SUITES = (
     "losses",
     "adaptive",
     "reads",
+    "pipelines",
 )
 DEVICES = ("cpu", "gpu", "tpu")
 

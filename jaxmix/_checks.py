@@ -87,7 +87,7 @@ def whole_number(name: str, value: Any, minimum: int) -> int:
     if type(value) is not int:
         needed = f"an integer >= {minimum}"
         number = unwrapped(value)
-        need(is_concrete(number), name, f"{needed} that is known now", value, TypeError)
+        need(is_concrete(number), name, f"{needed} known at trace time", value, TypeError)
         try:
             ok = not isinstance(value, bool)
             number = operator.index(number)
@@ -118,7 +118,7 @@ def real_number(
 ) -> float:
     """`value` as a finite float in [low, high], or in (low, high] with `open_low`."""
     value = unwrapped(value)
-    need(is_concrete(value), name, "a number that is known now", value, TypeError)
+    need(is_concrete(value), name, "a number known at trace time", value, TypeError)
     ok = isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
     if not ok and getattr(value, "shape", None) == ():
         dtype = np.asarray(value).dtype

@@ -110,4 +110,4 @@ def _check_types(types: set[np.dtype], leaf: LeafSpec, full_name: str) -> None:
 
 def _check_shapes(shapes: set[tuple[int, ...]], leaf: LeafSpec, full_name: str) -> None:
     others = sorted(shapes - {leaf.shape})
-    need(not others, full_name, f"{RAGGED}, {leaf.shape} as its first row", others)
+    need(not others, full_name, f"{RAGGED}, {leaf.shape} as in its first row", others)

@@ -75,7 +75,7 @@ class RowPool:
             if is_concrete(source):
                 index %= lengths.astype(wide)[np.asarray(source)]
             small = index.size == 0 or (index.min() >= 0 and index.max() < 2**31)
-            need(bool(small), "index", "in [0, 2^31) beside a traced source", index)
+            need(bool(small), "index", "in [0, 2^31) with a traced source", index)
             index = index.astype(np.int32)
         places = jnp.asarray(index)
         places = places.astype(jnp.int32) if places.dtype.itemsize < 4 else places

@@ -20,6 +20,8 @@ from jaxmix._types import Array, ArrayLike, AxisName, Microbatch, PRNGKey, PyTre
 class MixedBatch(NamedTuple):
     """A mixed batch, and how it was mixed.
 
+    `mix_rows`, `draw_rows` and `PlannedPool.take` return it.
+
     Attributes:
       rows: a tree of arrays [B, ...], like the batches.
       source: int32 [B], the source of each row.
@@ -155,7 +157,7 @@ def check_numbers(name: str, numbers: Any) -> None:
 def num_rows_of(name: str, batch: PyTree) -> int:
     """The length of the leading axis, the same for every leaf of the tree."""
     sizes = {leaf.shape[:1] for leaf in jax.tree.leaves(batch)}
-    need(len(sizes) == 1 and () not in sizes, name, "of as many rows in every leaf", sizes)
+    need(len(sizes) == 1 and () not in sizes, name, "of equally many rows in every leaf", sizes)
     return sizes.pop()[0]
 
 

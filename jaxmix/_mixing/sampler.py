@@ -59,8 +59,8 @@ class MixtureSampler:
     ):
         most = MAX_STEP + 1
         for name, source in (("X", X), ("Y", Y)):
-            need(len(source) > 0, name, "a sequence of at least one example", "an empty one")
-        need(max(len(X), len(Y)) < 2**31, "X and Y", "below 2^31 examples", (len(X), len(Y)))
+            need(len(source) > 0, name, "a sequence of at least one row", "an empty one")
+        need(max(len(X), len(Y)) < 2**31, "X and Y", "below 2^31 rows", (len(X), len(Y)))
         if not callable(schedule) and np.ndim(schedule) == 1:
             gammas = np.asarray(schedule, np.float32)
             inside = bool(np.all((gammas >= -TOLERANCE) & (gammas <= 1.0 + TOLERANCE)))

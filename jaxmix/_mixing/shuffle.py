@@ -114,7 +114,7 @@ def _rows_in_jax(values: tuple[Any, Any, Any, Any], block: BlockShuffle | None) 
     if dtype == np.int32:
         fits = length < 2**31 if isinstance(length, int) else length.dtype != np.uint32
         got = length if isinstance(length, int) else length.dtype
-        need(fits, "length", "below 2^31, or int32, beside positions of int32", got, TypeError)
+        need(fits, "length", "below 2^31, or int32, if positions are int32", got, TypeError)
     if not isinstance(position, jax.Array):
         _check_range("position", np.asarray(position), 0, _WORD - 1)
     wide = dtype if dtype.itemsize == 8 else np.dtype(np.uint32)

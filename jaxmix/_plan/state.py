@@ -171,9 +171,8 @@ def _check_names(state: PlanState, names: tuple[str, ...]) -> None:
         need(more, "weights", f"for the {count} sources of `state` or more", len(names))
     elif not set(names) & {*state.names, *state.away}:
         raise ValueError(
-            f"the sources must be in `state`, {shown(list(state.names))}, at least one of them, "
-            f"got {shown(list(names))} (for sources that were renamed, rename them in "
-            "state['names'])"
+            f"at least one source must be in `state`, which has {shown(list(state.names))}, "
+            f"got {shown(list(names))} (if sources were renamed, rename them in state['names'] too)"
         )
 
 

@@ -24,6 +24,8 @@ MANY_SHARDS = 64
 class PlannedRows(collections.namedtuple("PlannedRows", ["source", "position"])):
     """The rows of a step, or of one shard of it, in the order of the batch.
 
+    `MixPlan.rows` returns it.
+
     Attributes:
       source: int32 [b], the source of each row.
       position: int64 [b], the place of the row in the endless stream of its source, counted through

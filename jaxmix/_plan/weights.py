@@ -61,7 +61,7 @@ def _fixed_units(weights: Any, normalize: bool) -> np.ndarray:
 def _joined(step: Array, *values: Array | float) -> Array:
     for value in values:
         shape = np.shape(value)
-        need(shape == (), "the schedule of a source", "one of scalars", shape)
+        need(shape == (), "the schedule of a source", "a schedule of scalars", shape)
     return jnp.stack([jnp.asarray(value, jnp.float32) for value in values])
 
 

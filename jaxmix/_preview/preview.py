@@ -28,6 +28,8 @@ PLOT_POINTS = 500
 class Preview:
     """The effect of a plan in the steps first_step .. num_steps - 1; printed, it is a table.
 
+    `preview` returns it.
+
     Attributes:
       names: list of str, the names of the sources. The lists below have one entry per source.
       batch_size: the plan's, an int or `{step: B from that step on}`.

@@ -16,6 +16,8 @@ from jaxmix._types import Schedule
 class AnnealingReport:
     """The values of gamma over steps 0 .. N in short, as plain Python numbers.
 
+    `annealing_report` returns it.
+
     Attributes:
       first, last: gamma at step 0 and at step N.
       min, max: the smallest and the largest gamma.
@@ -160,7 +162,7 @@ _DIRECTIONS = {
 def _values(schedule: Schedule, num_steps: int) -> np.ndarray:
     """gamma at each step, float32 values in float64 so that their differences are exact."""
     gamma = np.asarray(tabulate(schedule, num_steps), np.float64)
-    need(gamma.ndim == 1, "schedule", "one of scalars (gamma)", f"shape {gamma.shape[1:]}")
+    need(gamma.ndim == 1, "schedule", "a schedule of gamma (scalars)", f"shape {gamma.shape[1:]}")
     step = _first_false(np.isfinite(gamma))
     need(step == num_steps, f"schedule at step {step}", "finite", float(gamma[step - num_steps]))
     return gamma

@@ -44,7 +44,7 @@ def staged_schedule(
     """
     need(isinstance(stages, Mapping), "stages", "a dict {first_step: value}", stages, TypeError)
     starts = sorted(whole_number("a first step of stages", start, 0) for start in stages)
-    need(starts[:1] == [0], "stages", "given a stage at step 0", starts)
+    need(starts[:1] == [0], "stages", "a dict with a stage at step 0", starts)
     shapes = {np.shape(value) for value in stages.values()}
     need(len(shapes) == 1, "values of stages", "of one shape", shapes)
     values = _finite("values of stages", [stages[start] for start in starts])

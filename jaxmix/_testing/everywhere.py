@@ -59,12 +59,8 @@ def assert_same_everywhere(
     most = whole_number("max_devices", there if max_devices is None else max_devices, 1)
     devices = "devices (JAX_NUM_CPU_DEVICES=8, set before JAX starts, makes eight)"
     need(most <= there, "max_devices", f"at most {there}, the number of {devices}", most)
-    need(
-        most > 1 or max_devices == 1,
-        "max_devices",
-        f"1 to do with few {devices}",
-        f"{most} of {there}",
-    )
+    enough = most > 1 or max_devices == 1
+    need(enough, "max_devices", f"set to 1 if there are no more {devices}", max_devices)
     divisible = most == 1 or num_rows % 2 == 0
     need(divisible, "the number of rows", "even, so that devices can share them", num_rows)
     wanted = [jax.device_get(fn(step, *batches)) for step in steps]

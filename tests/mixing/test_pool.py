@@ -90,7 +90,7 @@ def test_a_uint64_index_keeps_all_its_bits():
 def test_a_numpy_index_beside_a_traced_source_is_below_2_to_the_31(index):
     pool = jaxmix.RowPool(jnp.arange(300), jnp.arange(7))
     take = jax.jit(lambda source: pool.take(source, np.array(index)))
-    with pytest.raises(ValueError, match=r"index must be in \[0, 2\^31\) beside a traced source"):
+    with pytest.raises(ValueError, match=r"index must be in \[0, 2\^31\) with a traced source"):
         take(jnp.array([0, 1]))
     most = jax.jit(lambda source: pool.take(source, np.array([2**31 - 1, 0])))
     assert most(jnp.array([0, 1])).tolist() == [(2**31 - 1) % 300, 0]

@@ -180,7 +180,7 @@ def test_batches_that_differ_are_refused_naming_leaf_and_source():
         (
             lambda: jaxmix.select_rows(jnp.zeros(4, jnp.int32), {**x, "label": jnp.zeros(5)}),
             ValueError,
-            "a batch must be of as many rows in every leaf",
+            "a batch must be of equally many rows in every leaf",
         ),
         (lambda: jaxmix.RowPool(jnp.zeros(0)), ValueError, "buffer 0 must be of at least one row"),
         (

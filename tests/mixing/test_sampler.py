@@ -60,8 +60,8 @@ def test_it_travels_by_pickle():
 
 def test_bad_input_is_refused_by_name():
     for args, error, message in [
-        (([], Y, 0.5, 3), ValueError, "X must be a sequence of at least one example"),
-        ((X, [], 0.5, 3), ValueError, "Y must be a sequence of at least one example"),
+        (([], Y, 0.5, 3), ValueError, "X must be a sequence of at least one row"),
+        ((X, [], 0.5, 3), ValueError, "Y must be a sequence of at least one row"),
         ((X, Y, 0.5), TypeError, "num_steps must be an integer"),
         ((X, Y, [0.5, 1.5]), ValueError, r"schedule must be in \[0, 1\] at every step"),
         ((X, Y, [0.5, 0.5], 3), ValueError, "num_steps must be at most 2, got 3"),

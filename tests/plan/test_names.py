@@ -123,7 +123,7 @@ def test_weights_of_any_sum_are_normalised_only_where_that_is_asked_for():
             r"'book'\]: missing \['books'\], unknown \['book'\]",
         ),
         (lambda: PlanSource(MixPlan(0.5, 4), {"0": [1], "1": [2]}, 9), "have no names"),
-        (lambda: MixPlan({"a": lambda t: jnp.ones(2), "b": 0.5}, 4), "one of scalars"),
+        (lambda: MixPlan({"a": lambda t: jnp.ones(2), "b": 0.5}, 4), "a schedule of scalars"),
     ],
 )
 def test_wrong_names_are_refused_with_both_lists(build, message):

@@ -157,7 +157,7 @@ def test_a_million_steps_are_looked_at_to_the_last():
         (
             lambda f: f(table_schedule([[0.5, 0.5]]), 3),
             ValueError,
-            "schedule must be one of scalars",
+            "schedule must be a schedule of gamma",
         ),
         (
             lambda f: f(lambda step: jnp.where(step < 3, 0.5, jnp.nan), 9),

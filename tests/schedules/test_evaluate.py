@@ -145,7 +145,7 @@ def test_what_holds_a_step_is_one_everywhere(step):
         for call in (plan.counts, as_step):
             with pytest.raises(TypeError, match="step must be an integer"):
                 call(truth)
-    with pytest.raises(TypeError, match="step must be an integer >= 0 that is known now"):
+    with pytest.raises(TypeError, match="step must be an integer >= 0 known at trace time"):
         jax.jit(lambda t: plan.counts(t))(3)
 
 

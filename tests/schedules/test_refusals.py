@@ -55,8 +55,12 @@ from jaxmix import (
         (lambda: cyclical_schedule(0, 1, 9, 1.5), ValueError, "ramp_fraction must be in"),
         (lambda: cyclical_schedule(0, 1, 9, num_cycles=0), ValueError, "num_cycles must be >= 1"),
         (lambda: staged_schedule([0.1]), TypeError, "stages must be a dict"),
-        (lambda: staged_schedule({}), ValueError, "stages must be given a stage at step 0"),
-        (lambda: staged_schedule({5: 0.1}), ValueError, "stages must be given a stage at step 0"),
+        (lambda: staged_schedule({}), ValueError, "stages must be a dict with a stage at step 0"),
+        (
+            lambda: staged_schedule({5: 0.1}),
+            ValueError,
+            "stages must be a dict with a stage at step 0",
+        ),
         (lambda: staged_schedule({0: 0.1, -5: 0.2}), ValueError, "a first step of stages must"),
         (lambda: staged_schedule({0: 0.1, 0.5: 0.2}), TypeError, "a first step of stages must"),
         (

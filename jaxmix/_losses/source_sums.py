@@ -16,9 +16,9 @@ from jaxmix._types import Array, AxisName
 class SourceSums:
     """Sums by source that can be added over microbatches, steps and devices, without x64.
 
-    `source_sums` returns it. ``a + b`` adds two of them; take `mean()` last. They may also be added leaf by leaf, as by
-    `psum`, up to 2^16 at a time. Counts are exact up to 2^48. The error of a total does not grow
-    with the number of additions, up to a million.
+    `source_sums` returns it. ``a + b`` adds two of them; take `mean()` last. They may also be added
+    leaf by leaf, as by `psum`, up to 2^16 at a time. Counts are exact up to 2^48. The error of a
+    total does not grow with the number of additions, up to a million.
 
     Attributes:
       total, rest: float32 [K] or wider, the sum of the values and its rounding error.

@@ -128,6 +128,7 @@ def preview(
     - a source that gives no rows;
     - a source that runs out of rows before the end;
     - a schedule that ends after the run, but before twice its steps;
+    - an edited plan with a new source while another is gone, as after a change of name;
     - an edited plan whose weights jump at its first step, by more than ten times the largest change
       per step after it.
 

@@ -54,8 +54,8 @@ def unreached_end(plan: MixPlan, num_steps: int, curve: np.ndarray) -> list[str]
         later = [
             weights for place in places for weights in plan._timeline.weights(place, MAX_STEP + 1)
         ]
-        after = plan.weights_at(num_steps)  # a run of T steps is as long as a transition of T
-    except ValueError:  # no weights that far out
+        after = plan.weights_at(num_steps)  # a transition of T steps ends at step T
+    except ValueError:  # no valid weights at such late steps
         return []
     if any((weights != later[0]).any() for weights in later):
         return []
@@ -82,7 +82,7 @@ def jump_at_edit(plan: MixPlan, num_steps: int) -> list[str]:
 
 
 def renamed_at_edit(plan: MixPlan) -> list[str]:
-    """Sources at their row 0 where others of the state are gone: perhaps the same, renamed."""
+    """A warning if sources begin at row 0 and others of the state are gone: perhaps a new name."""
     fresh = [
         n for n, used in zip(plan.names, plan.cursors(plan.first_step), strict=True) if not used
     ]
@@ -91,12 +91,12 @@ def renamed_at_edit(plan: MixPlan) -> list[str]:
         return []
     begin = f"{', '.join(fresh[:8])} begins at row 0, and {', '.join(gone[:8])}"
     return [
-        f"{begin} of the state is not in the plan: if it was renamed, rename it in state['names']"
+        f"{begin} is only in the state: if a source was renamed, rename it in state['names'] too"
     ]
 
 
 def _shown(weights: np.ndarray, is_gamma: bool = True) -> str:
-    """gamma if there are two, the weights of up to eight sources, or the largest of more."""
+    """Gamma for two sources, the weights of up to eight, or the smallest and largest of more."""
     if len(weights) == 2 and is_gamma:
         return f"gamma = {weights[0]:.4g}"
     if len(weights) > 8:

@@ -198,8 +198,8 @@ def test_a_source_that_was_renamed_at_an_edit_is_asked_about():
     state = MixPlan({"a": 0.5, "b": 0.5}, 10).state(30)
     (text,) = preview(MixPlan({"a": 0.5, "bb": 0.5}, 10, state=state), 40).warnings[:1]
     assert text == (
-        "bb begins at row 0, and b of the state is not in the plan: if it was renamed, rename it "
-        "in state['names']"
+        "bb begins at row 0, and b is only in the state: if a source was renamed, rename it "
+        "in state['names'] too"
     )
     # A weight of the same size as that of the source that left is no gamma that stayed.
     assert (

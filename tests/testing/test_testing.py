@@ -282,7 +282,7 @@ def test_parts_that_compare_nothing_and_what_is_no_feed_are_refused():
 
 def test_one_device_is_not_enough_unless_asked_for(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    with pytest.raises(ValueError, match=r"max_devices must be 1 .*JAX_NUM_CPU_DEVICES=8"):
+    with pytest.raises(ValueError, match=r"max_devices must be set to 1 .*JAX_NUM_CPU_DEVICES=8"):
         assert_same_everywhere(lambda step, x, axis_name=None: x, jnp.zeros(8))
     assert_same_everywhere(lambda step, x, axis_name=None: x, jnp.zeros(8), max_devices=1)
 

@@ -103,7 +103,8 @@ jax.export.register_pytree_node_serialization(
 
 def _joined(first: Array, *others: Array) -> Array:
     """The leaves of all buffers as one new array; `concatenate` does not copy a single leaf."""
-    return jnp.concatenate([first, *others]) if others else jnp.array(first, copy=True)
+    joined = jnp.concatenate([first, *others]) if others else jnp.array(first, copy=True)
+    return jax.block_until_ready(joined)  # or JAX may read a NumPy buffer after it was changed
 
 
 def draw_rows(

@@ -65,8 +65,8 @@ def weights_at(step: ArrayLike, weights: Weights, num_sources: int | None = None
 def _check_first(schedule: Schedule) -> None:
     """Raise if the weights of a schedule at step 0 are off the simplex, such as per cent or counts.
 
-    It is for a traced step, whose own weights can't be checked. A schedule that reads traced values,
-    or that raises at step 0, is not checked.
+    It is for a traced step, whose own weights can't be checked. A schedule that reads traced
+    values, or that raises at step 0, is not checked.
     """
     try:
         with jax.ensure_compile_time_eval():

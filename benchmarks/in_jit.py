@@ -174,8 +174,8 @@ def pool(rounds: int, fast: bool) -> Iterator[dict[str, Any]]:
 def flashbax_mixer(buffers: list[jax.Array], num_rows: int) -> tuple[Any, Body]:
     """The states of a mixer of full buffers, and a draw of equal parts from them."""
     flashbax = load("flashbax")
-    size = len(buffers[0])
-    one = flashbax.make_item_buffer(size, 1, num_rows, add_batches=True)
+    share = num_rows // len(buffers) + num_rows % len(buffers)  # the first takes the remainder
+    one = flashbax.make_item_buffer(len(buffers[0]), 1, share, add_batches=True)
     mixer = load("flashbax.buffers.mixer").make_mixer(
         [one] * len(buffers), num_rows, [1] * len(buffers)
     )

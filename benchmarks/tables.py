@@ -94,16 +94,18 @@ def read(results: pathlib.Path, device: str) -> list[dict[str, Any]]:
 
 
 def page(results: pathlib.Path) -> str:
-    """All tables."""
+    """All tables; notes stand beside the first of a kind only."""
     parts = []
     for device in DEVICES:
         found = read(results, device)
-        if not found and device != "cpu":
+        where = "" if device == "cpu" else f", on a {device.upper()}"
+        if where and not found:
             parts.append(f"On a {device.upper()}: not measured.")
         for result in found:
-            where = "" if device == "cpu" else f", on a {device.upper()}"
             parts.append(f"## {result['about']}{where}\n\n{machine(result)}")
-            parts += map(markdown, result["tables"])
+            for table in result["tables"]:
+                note = "" if where else table["note"]
+                parts.append(markdown(table | {"title": table["title"] + where, "note": note}))
     return "\n\n".join(parts)
 
 

@@ -37,6 +37,17 @@ def test_every_suite_was_run_whole_and_says_on_what():
             assert all(len(line) == len(table["head"]) for line in table["lines"].values())
 
 
+def test_the_results_of_a_gpu_stand_below_those_of_the_cpu(tmp_path):
+    result = results()[0]
+    for folder in (tmp_path, tmp_path / "gpu"):
+        folder.mkdir(exist_ok=True)
+        (folder / f"{result['suite']}.json").write_text(json.dumps(result))
+    text = tables.page(tmp_path)
+    title = result["tables"][0]["title"]
+    assert text.index(f"### {title}\n") < text.index(f"### {title}, on a GPU\n")
+    assert "On a GPU: not measured." not in text and "On a TPU: not measured." in text
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

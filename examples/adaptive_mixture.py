@@ -1,4 +1,4 @@
-"""Weights that learn: a small classifier on four sets of digits, mixed in four ways.
+"""Adaptive weights: a small classifier on four sets of digits, mixed in four ways.
 
 The sources are MNIST and scikit-learn's digits, each clean and with noise; the model is too small
 to be good at all four. "adaptive" gives more rows to sources of higher training loss (group DRO);

@@ -62,7 +62,8 @@ def local_shard(sharding: jax.sharding.Sharding, batch_size: int) -> tuple[int, 
 def check_same_plan(plan: MixPlan, num_steps: int) -> None:
     """Check that all processes plan the same rows for the steps below `num_steps`.
 
-    Call it in every process, once, before training. It compares `MixPlan.digest`.
+    Call it in every process, once, before training. It compares `MixPlan.digest`, and the lengths
+    of the sources where a `state` holds them.
 
     Args:
       plan: the `MixPlan` of this process.
@@ -79,7 +80,8 @@ def check_same_plan(plan: MixPlan, num_steps: int) -> None:
     """
     need(isinstance(plan, MixPlan), "plan", "a MixPlan", plan, TypeError)
     try:
-        digest, failed = np.frombuffer(bytes.fromhex(plan.digest(num_steps)), np.int64), None
+        seen = f"{plan.digest(num_steps)} {plan._lengths}"
+        digest, failed = np.frombuffer(sha256(seen.encode()).digest(), np.int64), None
     except Exception as error:  # raised below, so that the other processes don't wait
         digest, failed = np.zeros(4, np.int64), error
     fine = _gather(int(failed is None))
@@ -94,6 +96,7 @@ def check_same_plan(plan: MixPlan, num_steps: int) -> None:
     _compare("num_steps", num_steps)
     for name in ("batch_size", "group_size", "seed", "num_sources", "names", "first_step"):
         _compare(name, getattr(plan, name))
+    _compare("lengths", plan._lengths)
     _compare(f"cursors at step {first}", plan.cursors(first).tolist())
     starts = range(first, num_steps, MAX_STEPS)
     tables = [plan.counts_table(start, min(start + MAX_STEPS, num_steps)) for start in starts]
@@ -113,8 +116,17 @@ def _compare(name: str, value: object) -> None:
     texts = [bytes(line[line > 0].tolist()).decode() for line in _gather(padded)]
     for process, other in enumerate(texts):
         if other != texts[0]:
-            got = f"{texts[0][:500]} in process 0 and {other[:500]} in process {process}"
+            pairs = enumerate(zip(texts[0], other, strict=False))
+            place = next((i for i, (a, b) in pairs if a != b), min(len(texts[0]), len(other)))
+            ours, theirs = (_around(text, place) for text in (texts[0], other))
+            got = f"{ours} in process 0 and {theirs} in process {process}"
             raise ValueError(f"plan must be the same in every process, got {name} {got}")
+
+
+def _around(text: str, place: int) -> str:
+    """At most 400 characters of a text, with those at a place among them."""
+    start = max(0, min(place - 100, len(text) - 400))
+    return "..." * (start > 0) + text[start : start + 400] + "..." * (start + 400 < len(text))
 
 
 def _gather(numbers: int | list[int] | np.ndarray) -> np.ndarray:

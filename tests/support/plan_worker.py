@@ -33,12 +33,43 @@ def main(process: int, processes: int, port: int) -> None:
     plan = jaxmix.MixPlan(gamma, 32)
     broken = jaxmix.rescale_schedule(lambda step: 0.5 + step, 1000)
     state = plan.state(100) if process == 0 else jaxmix.MixPlan(0.5, 32).state(100)
+    named, stages = {"web": 0.7, "code": 0.3}, {0: 32, 1000: 64}
+    moving = {"web": gamma, "code": jaxmix.complement_schedule(gamma)}
+    alike, unlike = (
+        jaxmix.MixPlan(named, 32).state(100, lengths={"web": 50 + more, "code": 70})
+        for more in (0, process)
+    )
+    many = [f"source {k}" for k in range(299)]
     devices = np.array(jax.devices())
     half = len(devices) // 2
     print(
         json.dumps(
             {
                 "the same": refusal(plan),
+                "the same in all": refusal(
+                    jaxmix.MixPlan(moving, stages, group_size=4, state=alike)
+                ),
+                "the same up to there": refusal(
+                    jaxmix.MixPlan(named, {**stages, 3000 + process: 8})
+                ),
+                "names": refusal(jaxmix.MixPlan(0.5, 32, names=["web", ("code", "Code")[process]])),
+                "names in turn": refusal(
+                    jaxmix.MixPlan(0.5, 32, names=["web", "code"][:: (1, -1)[process]])
+                ),
+                "last of many names": refusal(
+                    jaxmix.MixPlan([1 / 300] * 300, 32, names=[*many, f"last {process}"]), 3
+                ),
+                "stage": refusal(jaxmix.MixPlan(named, {0: 32, 1000 + process: 64})),
+                "last of many stages": refusal(
+                    jaxmix.MixPlan(
+                        0.5, {start: 8 + start % 3 for start in range(99)} | {99: 40 + process}
+                    )
+                ),
+                "group_size": refusal(jaxmix.MixPlan(0.5, 32, group_size=4 + 4 * process)),
+                "length": refusal(jaxmix.MixPlan(named, 32, state=unlike)),
+                "length not known": refusal(
+                    jaxmix.MixPlan(named, 32, state=alike, resized=["code"][process:])
+                ),
                 "schedule": refusal(jaxmix.MixPlan(late, 32)),
                 "batch_size": refusal(jaxmix.MixPlan(gamma, 32 + 32 * process)),
                 "seed": refusal(jaxmix.MixPlan(gamma, 32, seed=2**32 - 1 - process)),

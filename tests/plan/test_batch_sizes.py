@@ -1,7 +1,6 @@
 """Batch sizes by step: one plan across all borders, exact sums of rows, any order of sizes."""
 
 import json
-import math
 
 import numpy as np
 import optax
@@ -151,24 +150,6 @@ def test_rows_before_counts_the_rows_of_the_whole_run():
         edited.step_of_row(3199)
     with pytest.raises(ValueError, match=r"step must be in \[100, "):
         edited.batch_size_at(99)
-
-
-def test_a_schedule_written_in_rows_is_exact_under_a_ramp():
-    """Against a table of the exact rows before each step."""
-    stages, total = {0: 8, 50: 64, 60: 4, 90: 256}, 20_000
-    rows = rows_schedule(stages)
-    by_hand = np.cumsum([0, *(brute_size(step, stages) for step in range(199))])
-    assert (rows(np.arange(200)) == by_hand).all() and rows(77) == by_hand[77]
-
-    def in_rows(step):  # host only: the table is what `rows_before` gives
-        return 0.5 + 0.5 * math.cos(math.pi * min(rows(int(step)) / total, 1.0))
-
-    table = np.array([in_rows(step) for step in range(200)])
-    plan = MixPlan(jaxmix.table_schedule(table), stages)
-    exact = 0.5 + 0.5 * np.cos(np.pi * np.minimum(by_hand / total, 1.0))
-    gamma = [plan.weights_at(step)[0] for step in range(200)]
-    np.testing.assert_allclose(gamma, exact, atol=1e-7)
-    assert plan.rows_before(150) == rows(150)
 
 
 @pytest.mark.parametrize(

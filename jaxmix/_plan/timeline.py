@@ -35,16 +35,13 @@ class PlannedRows(collections.namedtuple("PlannedRows", ["source", "position"]))
     __slots__ = ()
 
 
-class StepRows(NamedTuple):
-    """The rows of one shard in one step, in the form that readers need.
+StepRows = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""(counts, base, slots): the rows of one shard in one step, in the form that readers need.
 
-    The slots 0 .. B - 1 of a step are given to the sources in order, `counts` [K] of them. Row i of
-    the shard takes slot `slots[i]`. The position of a row is its slot plus `base[source]`.
-    """
-
-    counts: np.ndarray
-    base: np.ndarray
-    slots: np.ndarray
+The slots 0 .. B - 1 of a step are given to the sources in order, `counts` [K] of them. Row i of the
+shard takes slot `slots[i]`. The position of a row is its slot plus `base[source]`. A plain tuple: a
+named one makes the rows of a step 5 % slower.
+"""
 
 
 class Block(NamedTuple):
@@ -124,17 +121,17 @@ class Timeline:
             groups = order.slots(block.turns[line], begin, -(-(first + size) // group) - begin)
             slots = (groups[:, None] * group + self._in_group).ravel()
             slots = slots[first - begin * group :][:size]
-        return StepRows(block.counts[line], block.base[line], slots)
+        return block.counts[line], block.base[line], slots
 
     def planned(self, rows: StepRows, shard_count: int = 1) -> PlannedRows:
         """The source and position of each row of a shard, one of `shard_count`."""
-        counts, slots = rows.counts, rows.slots
+        counts, base, slots = rows
         if shard_count < MANY_SHARDS:
             source = self._ids.repeat(counts).take(slots)
         else:  # without a pass over all rows of the batch
             source = counts.cumsum().searchsorted(slots, side="right").astype(np.int32)
-        position = rows.base.take(source)
-        position += rows.slots
+        position = base.take(source)
+        position += slots
         return PlannedRows(source, position)
 
     def block(self, number: int) -> Block:
@@ -202,7 +199,9 @@ class Timeline:
 
     def _new_block(self, number: int) -> Block:
         first, cursors, counts = self.ledger.block(number)
-        base = cursors + counts.cumsum(axis=0) - counts.cumsum(axis=1)
+        base = counts.cumsum(axis=0)
+        base += cursors
+        base -= counts.cumsum(axis=1)
         sizes: list[int] = []
         orders: list[SlotOrder] = []
         turns: list[int] = []

@@ -16,10 +16,9 @@ from jaxmix._plan.counts import (
     block_counts,
     end_progress,
     progress_after,
-    progress_by_block,
-    two_progress,
 )
 from jaxmix._plan.exact_weights import PlannedSchedule, raise_bad_weights, schedule_units
+from jaxmix._plan.far_steps import blocks_at_once, progress_by_block, span_totals, two_progress
 from jaxmix._plan.pickling import need_picklable
 from jaxmix._plan.state import PlanState
 
@@ -72,13 +71,16 @@ class Ledger:
         progress, units = self.progress(number), self.units(first)
         if len(units) == 0:
             self.raise_bad(first)
-        counts = np.empty(units.shape, np.int64)
+        parts = []
         for start, stop, size in self._stretches(first, len(units)):
             part, groups = units[start:stop], size // self.group_size
-            counts[start:stop] = block_counts(progress, part, groups)
-            if stop < len(units):
-                progress = end_progress(progress, part, groups)
-        counts *= self.group_size
+            counts, progress = block_counts(progress, part, groups)
+            parts.append(counts)
+        if first + len(units) == (number + 1) * MAX_STEPS:
+            self._passed[number + 1] = progress
+        counts = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        if self.group_size > 1:
+            counts *= self.group_size
         return BlockCounts(first, self.cursors(number), counts)
 
     def progress(self, number: int) -> Progress:
@@ -171,21 +173,38 @@ class Ledger:
         """The progress after a whole block, or after each of several of equal batches."""
         first, block_end = self._first(number), (number + 1) * MAX_STEPS
         _, end, size = self.sizes.stretches(first, last * MAX_STEPS)[0]
-        if isinstance(self.weights, np.ndarray) or last == number + 1:
-            units = self.units(first)
-        else:
-            units = self._schedule_units(self.weights, first, last * MAX_STEPS)
-            end = min(end, first + len(units))
+        if first % MAX_STEPS == 0 and block_end <= end:
+            end = min(end, first + blocks_at_once(self.num_sources) * MAX_STEPS)
+            totals, blocks = self._totals(first, end)
+            if blocks:
+                groups = size // self.group_size
+                yield from progress_by_block(progress, totals, groups, blocks)
+                return
+        units = self.units(first)
         if first + len(units) < block_end:
             self.raise_bad(first + len(units))
-        if first % MAX_STEPS == 0 and end >= block_end:
-            blocks = (end - first) // MAX_STEPS
-            groups = size // self.group_size
-            yield from progress_by_block(progress, units[: blocks * MAX_STEPS], groups, blocks)
-            return
         for start, stop, size in self._stretches(first, block_end - first):
             progress = end_progress(progress, units[start:stop], size // self.group_size)
         yield progress
+
+    def _totals(self, first: int, end: int) -> tuple[np.ndarray, int]:
+        """The `span_totals` of the whole blocks from a step on, and the number of these blocks.
+
+        They end at `end`, at bad weights, or where a source comes or leaves inside a span.
+        """
+        if isinstance(self.weights, np.ndarray):
+            return span_totals(self.units(first)), (end - first) // MAX_STEPS
+        found = [np.zeros((0, self.num_sources), np.int64)]
+        at = first
+        while at + MAX_STEPS <= end:
+            alone = at + MAX_STEPS == end
+            units = self.units(at) if alone else self._schedule_units(self.weights, at, end)
+            whole = len(units) - len(units) % MAX_STEPS
+            found.append(span_totals(units[:whole]))
+            if len(found[-1]) == 0:
+                break
+            at += whole
+        return np.concatenate(found), (at - first) // MAX_STEPS
 
     def _in_rows(self, progress: Progress) -> Progress:
         return Progress(self._offset + progress.cursors * self.group_size, progress.carry)

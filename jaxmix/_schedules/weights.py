@@ -156,12 +156,17 @@ def check_simplex(label: str, values: np.ndarray, remedy: str = "divide by the s
     raise ValueError(f"{label} must be of sum 1 (within {TOLERANCE:g}), got {total}: {remedy}")
 
 
-def are_weights(values: np.ndarray) -> np.ndarray:
-    """At which of T steps the gamma [T] or the weights [T, K] are on the simplex."""
+def are_weights(values: np.ndarray, total: np.ndarray | None = None) -> np.ndarray:
+    """At which of T steps the gamma [T] or the weights [T, K] are on the simplex.
+
+    `total`: the sums [T] of the weights, where they are known.
+    """
     if values.ndim == 1:
         return (values >= -TOLERANCE) & (values <= 1.0 + TOLERANCE)
-    total = np.einsum("tk->t", values, dtype=np.float64)  # a sum along a short axis is slow
-    fine = abs(total - 1.0) <= TOLERANCE
+    sums = total
+    if sums is None:
+        sums = np.einsum("tk->t", values, dtype=np.float64)  # a sum along a short axis is slow
+    fine = abs(sums - 1.0) <= TOLERANCE
     if not values.min(initial=0.0) >= -TOLERANCE:  # NaN as well
         fine &= (values >= -TOLERANCE).all(axis=1)
     return fine

@@ -44,6 +44,21 @@ def test_a_schedule_is_traced_once_for_all_plans_and_steps():
     assert len(traced) == 1
 
 
+@pytest.mark.parametrize("num_sources", [3, 8, 9, 35, 200])
+@pytest.mark.parametrize("smallest", [0, -25, -29, -32, -60])
+def test_weights_are_the_same_bits_fixed_or_scheduled(num_sources, smallest):
+    """Tiny weights make sums that are rounded, and then their order counts."""
+    rng = np.random.default_rng([num_sources, -smallest])
+    table = rng.dirichlet(np.ones(num_sources), size=50)
+    if smallest:
+        table[:, 1::3] = rng.uniform(1.0, 2.0, table[:, 1::3].shape) * 2.0**smallest
+    table[:, 2] = 0.0
+    table = (table / table.sum(axis=1, keepdims=True)).astype(np.float32)
+    plan = MixPlan(lambda step: jnp.asarray(table)[step % 50], 8)
+    for step, weights in enumerate(table):
+        assert (plan.weights_at(step) == MixPlan(weights, 8).weights_at(0)).all()
+
+
 def test_a_walk_of_many_blocks_ends_where_single_blocks_do():
     gamma, dying = CASES["cosine_falling"].schedule, CASES["staged_weights"].schedule
     some = stack_schedules(gamma, lambda step: jnp.where(step % 5000 < 4990, 0.5, 0.0), dying_to_0)

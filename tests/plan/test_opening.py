@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 
+import jaxmix
 from jaxmix import MixPlan
 from jaxmix._plan.counts import (
     MAX_STEPS,
@@ -12,10 +13,9 @@ from jaxmix._plan.counts import (
     block_counts,
     end_progress,
     progress_after,
-    progress_by_block,
     to_units,
-    two_progress,
 )
+from jaxmix._plan.far_steps import progress_by_block, span_totals, two_progress
 
 
 def carried(progress):
@@ -37,9 +37,35 @@ def test_fixed_weights_skip_to_the_progress_of_all_blocks(num_sources, batch_siz
     units = to_units(weights[None] / weights.sum())
     start = progress = begin(num_sources, rng)
     block = np.broadcast_to(units, (MAX_STEPS, num_sources))
-    for got in progress_by_block(start, block, batch_size, 6):
+    for got in progress_by_block(start, span_totals(block), batch_size, 6):
         progress = end_progress(progress, block, batch_size)
         assert carried(got) == carried(progress)
+
+
+def test_moving_weights_skip_to_the_progress_of_all_blocks():
+    """Small sources get no row in most spans: what one is given depends on all before it."""
+    for num_sources, batch_size in [(2, 7), (3, 1), (8, 1), (35, 3), (60, 256), (300, 16)]:
+        rng = np.random.default_rng(num_sources)
+        weights = rng.dirichlet(np.full(num_sources, 0.05), size=6 * MAX_STEPS) + 1e-12
+        units = to_units(weights / weights.sum(axis=1, keepdims=True))
+        start = progress = begin(num_sources, rng)
+        got = list(progress_by_block(start, span_totals(units), batch_size, 6))
+        for number, block in enumerate(np.split(units, 6)):
+            progress = end_progress(progress, block, batch_size)
+            assert carried(got[number]) == carried(progress)
+
+
+@pytest.mark.parametrize("change", [3072, 5000])
+def test_a_source_that_comes_far_along_the_way_changes_no_row_before_or_after(change):
+    """The blocks on the way are dealt out many at a time, up to where a weight leaves 0."""
+    stages = {0: [0.5, 0.2, 0.3, 0.0], change: [0.25, 0.25, 0.25, 0.25], 8000: [0.5, 0.5, 0.0, 0.0]}
+    weights = jaxmix.staged_schedule(stages)
+    walked = MixPlan(weights, 30)
+    for step in range(0, 10_000, 1024):
+        walked.cursors(step)
+    far = MixPlan(weights, 30)
+    for step in (9999, change + 1, change):
+        assert far.state(step) == walked.state(step) == MixPlan(weights, 30).state(step)
 
 
 @pytest.mark.parametrize("gamma", [0.3, 1e-9, 0.5, 1.0, 0.0, 1 / 3])
@@ -63,7 +89,7 @@ def test_a_line_inside_a_block_is_where_its_counts_lead(num_sources):
     weights[300:, num_sources // 2] *= num_sources < 3
     units = to_units(weights / weights.sum(axis=1, keepdims=True))
     start = begin(num_sources, rng) if num_sources > 1 else Progress(*np.zeros((2, 1), np.int64))
-    given = block_counts(start, units, 30).cumsum(axis=0)
+    given = block_counts(start, units, 30)[0].cumsum(axis=0)
     for line in (1, 2, 3, 255, 256, 299, 300, 301, 511, 512, 513, 777, 1023, 1024):
         got = progress_after(start, units, 30, line)
         assert got.cursors.tolist() == given[line - 1].tolist()
@@ -97,3 +123,10 @@ def test_two_fixed_weights_open_anywhere_as_fast_as_at_the_start():
     near = min(_seconds(lambda: MixPlan(0.3, 256).rows(5)) for _ in range(5))
     far = min(_seconds(lambda: MixPlan(0.3, 256).rows(2**31 - 1)) for _ in range(5))
     assert far <= 5 * near + 0.02
+
+
+def test_many_fixed_weights_open_at_step_4_million_in_the_time_of_a_few_blocks():
+    weights = np.arange(1.0, 9.0) / 36.0
+    near = min(_seconds(lambda: MixPlan(weights, 256).rows(5)) for _ in range(5))
+    far = min(_seconds(lambda: MixPlan(weights, 256).rows(4_000_000)) for _ in range(5))
+    assert far <= 20 * near  # 6 here; 60 if each block on the way is dealt out alone

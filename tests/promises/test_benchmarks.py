@@ -32,7 +32,7 @@ def test_another_figure_is_another_page(name, tmp_path):
 def test_every_suite_was_run_whole_and_says_on_what():
     assert [result["suite"] for result in results()] == list(tables.SUITES)
     for result in results():
-        assert result["tables"] and result["versions"]["jax"]
+        assert result["tables"] and result["rounds"] > 2 and result["versions"]["jax"]
         for table in result["tables"]:
             assert all(len(line) == len(table["head"]) for line in table["lines"].values())
 

@@ -121,15 +121,17 @@ class PlannedPool:
 
         Returns:
           `MixedBatch(rows, source, weights)`. The weights are the counts of the step divided by B.
-          If a traced step is outside the table, or has another batch size, the weights are NaN and
-          the sources -1.
+          If a traced step is outside the table, or has another batch size, the weights and the
+          floats in the rows are NaN, the integers the smallest of their dtype, and the sources -1.
 
         Raises:
-          ValueError, TypeError: a known step outside the table; a number of rows that no batch of
-            the plan has.
+          ValueError, TypeError: a known step outside the table, or of another batch size; a number
+            of rows that no batch of the plan has; a pool that was split over devices.
         """
-        found, weights = self._find(step, num_rows, axis_name, microbatch)
-        return MixedBatch(self.pool.take(found.source, found.index), found.source, weights)
+        found, weights, is_known = self._find(step, num_rows, axis_name, microbatch)
+        taken = self.pool.take(found.source, found.index)
+        rows = jax.tree.map(lambda leaf: jnp.where(is_known, leaf, _nothing(leaf.dtype)), taken)
+        return MixedBatch(rows, found.source, weights)
 
     def locate(
         self,
@@ -156,7 +158,8 @@ class PlannedPool:
         num_rows: int | None,
         axis_name: AxisName | None,
         microbatch: Microbatch | None,
-    ) -> tuple[PooledRows, Array]:
+    ) -> tuple[PooledRows, Array, Array]:
+        """The places of the rows, the weights, and whether the table has the batch of the step."""
         fixed = self.static
         rows, total = self._global_rows(num_rows, axis_name, microbatch)
         step = as_whole_step(step)
@@ -167,6 +170,9 @@ class PlannedPool:
         line = jnp.clip(step - fixed.first_step, 0, self.ends.shape[0] - 1)
         ends = self.ends[line]
         known = (step >= fixed.first_step) & (step < stop) & (ends[-1] == total)
+        if is_concrete(known):
+            wanted = f"{ends[-1]}, the batch of step {step}"
+            need(bool(known), "num_rows over all shards and microbatches", wanted, total)
 
         group = jnp.uint32(fixed.group_size)
         word = slot_word(jax.random.key(fixed.seed), step)
@@ -185,7 +191,7 @@ class PlannedPool:
         shares = (ends - begins).astype(jnp.float32) / np.float32(total)
         weights = jnp.where(known, shares, jnp.nan)
         source = jnp.where(known, source, -1)
-        return PooledRows(source, index, epoch + passed, place - passed * length), weights
+        return PooledRows(source, index, epoch + passed, place - passed * length), weights, known
 
     def _global_rows(
         self, num_rows: int | None, axis_name: AxisName | None, microbatch: Microbatch | None
@@ -212,6 +218,13 @@ class PlannedPool:
         pool.static = static
         pool.pool, pool.ends, pool.epochs, pool.places = children
         return pool
+
+
+def _nothing(dtype: Any) -> Any:
+    """What stands for a missing number: NaN, the smallest integer, False."""
+    if jnp.issubdtype(dtype, jnp.integer):
+        return jnp.asarray(jnp.iinfo(dtype).min, dtype)
+    return jnp.asarray(jnp.nan if jnp.issubdtype(dtype, jnp.inexact) else False, dtype)
 
 
 def _stages(plan: MixPlan, first: int, stop: int) -> list[int]:

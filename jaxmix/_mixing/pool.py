@@ -62,8 +62,9 @@ class RowPool:
 
         Raises:
           ValueError, TypeError: arrays that are not integers [b]; NumPy indices of 2^31 or more, or
-            below 0, with a traced `source`.
+            below 0, with a traced `source`; a pool that `shard_map` split over devices.
         """
+        self._check_whole()
         check_numbers("source", source)
         check_numbers("index", index)
         need(index.shape == source.shape, "index", f"of shape {source.shape}", index.shape)
@@ -82,6 +83,12 @@ class RowPool:
         inside = places % jnp.asarray(lengths).astype(places.dtype)[source]
         position = starts[source] + inside.astype(jnp.int32)
         return jax.tree.map(lambda leaf: jnp.take(leaf, position, axis=0, mode="clip"), self.rows)
+
+    def _check_whole(self) -> None:
+        """Raise for a part of a pool, whose rows are not where the lengths say."""
+        size, kept = sum(self.lengths), num_rows_of("a pool", self.rows)
+        needed = f"whole, {size} rows (replicate it, or make a RowPool of each shard's rows)"
+        need(kept == size, "a pool", needed, f"{kept} rows")
 
     def tree_flatten(self) -> tuple[tuple[PyTree], tuple[int, ...]]:
         return (self.rows,), self.lengths

@@ -27,6 +27,13 @@ def buffers_of(num_sources):
     ]
 
 
+def is_marked(mixed):
+    """Whether no number of a batch can be taken for one of a row."""
+    rows = mixed.rows
+    nothing = np.isnan(rows["pair"]).all() and (rows["id"] == np.iinfo(np.int32).min).all()
+    return nothing and np.isnan(mixed.weights).all() and (mixed.source == -1).all()
+
+
 def weights_of(num_sources):
     if num_sources == 1:
         return [1.0]
@@ -136,8 +143,10 @@ def test_batch_sizes_by_step_and_groups():
         mixed = take(jnp.int32(step), pool, len(batch["source"]))
         assert (np.asarray(mixed.rows["id"]) == batch["rows"]["id"]).all()
     assert sorted(traces) == [8, 16, 24]  # one compile for each size
-    wrong = take(jnp.int32(0), pool, 24)
-    assert np.isnan(wrong.weights).all() and (wrong.source == -1).all()
+    assert is_marked(take(jnp.int32(0), pool, 24))
+    needed = "num_rows over all shards and microbatches must be 8, the batch of step 0, got 24"
+    with pytest.raises(ValueError, match=needed):
+        pool.take(0, 24)
 
 
 def test_microbatches_are_parts_of_the_batch():
@@ -235,8 +244,7 @@ def test_steps_outside_the_table_are_refused_or_marked():
     for step in (9, 30):
         with pytest.raises(ValueError, match=r"step must be in \[10, 30\), the pool's table"):
             pool.take(step)
-        mixed = jax.jit(lambda step, pool: pool.take(step))(step, pool)
-        assert np.isnan(mixed.weights).all() and (mixed.source == -1).all()
+        assert is_marked(jax.jit(lambda step, pool: pool.take(step))(step, pool))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxmix
 
@@ -154,3 +155,28 @@ def test_a_pool_goes_through_export():
     mixed, again = jax.export.deserialize(exported.serialize()).call(jnp.int32(3), pool)
     assert type(again) is jaxmix.RowPool and again.lengths == (5, 300)
     assert mixed.rows["id"].tolist() == draw(3, pool)[0].rows["id"].tolist()
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_a_part_of_a_pool_is_refused_and_a_pool_of_parts_is_not(kind):
+    mesh, split = jax.make_mesh((8,), ("data",), axis_types=(kind,)), PartitionSpec("data")
+    x, y = jnp.zeros((16, 2)), jnp.ones((64, 2))
+    plan = jaxmix.MixPlan(0.5, 16)
+
+    def run(body, specs, *args):
+        shards = jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=split)
+        with jax.set_mesh(mesh):
+            return jax.jit(shards)(*jax.device_put(args, NamedSharding(mesh, split)))
+
+    def drawn(pool):
+        return jaxmix.draw_rows(KEY, 3, 0.5, pool, 2, axis_name="data").rows
+
+    def planned(pool):
+        return pool.take(jnp.int32(3), axis_name="data").rows
+
+    pools = (jaxmix.RowPool(x, y), jaxmix.PlannedPool(plan, x, y, num_steps=8))
+    for pool, body in zip(pools, (drawn, planned), strict=True):
+        with pytest.raises(ValueError, match=r"a pool must be whole, 80 rows .*, got '10 rows'"):
+            run(body, split, pool)
+    rows = run(lambda x, y: drawn(jaxmix.RowPool(x, y)), (split, split), x, y)
+    assert rows.shape == (16, 2) and 0 < float(rows.sum()) < 32

@@ -11,6 +11,11 @@ import numpy as np
 from jaxmix._feed.row_spec import RowSpec, example_spec
 from jaxmix._feed.stacking import Rows, check_rows, count_rows, stack_examples
 
+FORMATS = (
+    ' (of a HuggingFace dataset, `.with_format("numpy")` reads floats as float32 and integers as '
+    "int64)"
+)
+
 
 def open_columns(data: Any, name: str) -> tuple[RowSpec, Callable[[Rows], list[np.ndarray]]]:
     """Read the first row; return the spec of the rows, and a function that reads some.
@@ -28,6 +33,8 @@ def open_columns(data: Any, name: str) -> tuple[RowSpec, Callable[[Rows], list[n
         views = _split(data)
     first = _read(views, slice(0, 1))
     spec = example_spec({key: values[0] for key, values in first.items()}, name)
+    if kind != "custom":
+        spec = spec._replace(hint=FORMATS)
     nested = spec.tree != jax.tree.structure(dict.fromkeys(first, 0))
 
     def read(rows: Rows) -> list[np.ndarray]:

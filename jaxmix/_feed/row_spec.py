@@ -25,10 +25,11 @@ class LeafSpec(NamedTuple):
 
 
 class RowSpec(NamedTuple):
-    """The structure of a row and its leaves."""
+    """The structure of a row and its leaves, and what a message about its types adds."""
 
     tree: Any
     leaves: tuple[LeafSpec, ...]
+    hint: str = ""
 
 
 def row_leaves(example: Any) -> tuple[list[Any], Any]:
@@ -88,7 +89,7 @@ def check_row_spec(spec: RowSpec, model: RowSpec, name: str, model_name: str) ->
     for leaf, other in zip(spec.leaves, model.leaves, strict=True):
         full_name = f"{leaf.name} of {name}"
         same = leaf.type == other.type
-        wanted = f"{type_name(other)} as in {model_name}"
+        wanted = f"{type_name(other)} as in {model_name}{spec.hint or model.hint}"
         need(same, full_name, wanted, type_name(leaf), TypeError)
         wanted = f"of row shape {other.shape} as in {model_name}"
         need(leaf.shape == other.shape, full_name, wanted, leaf.shape)

@@ -28,3 +28,19 @@ def test_a_dataset_is_read_by_slice_or_index(form, parts):
             f"{'other ' * s}row {i % (30 if s else 20)}" for s, i in zip(source, index, strict=True)
         ]
         assert texts.tolist() == wanted
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_another_dtype_is_refused_with_the_format_that_changes_it(is_first):
+    floats, counts = np.full(9, 0.5, np.float32), np.arange(9)
+    dataset = datasets.Dataset.from_dict({"x": floats, "n": counts})  # without a format, float64
+
+    def feed(dataset):
+        sources = [dataset, {"x": floats, "n": counts}]
+        return PlanSource(MixPlan(0.5, 4), sources if is_first else sources[::-1], 2)
+
+    with pytest.raises(TypeError, match=r"\['x'\] of source 1 must .*\.with_format\(\"numpy\"\)"):
+        feed(dataset)
+    assert feed(dataset.with_format("numpy"))[0]["rows"]["x"].dtype == np.float32
+    with pytest.raises(TypeError, match="as in source 0, got"):  # a transform has its own dtypes
+        feed(dataset.with_transform(lambda rows: {**rows, "x": np.asarray(rows["x"], np.float16)}))

@@ -25,6 +25,7 @@ def check_stream(stream: Any, num_steps: int) -> None:
         wanted.append(jax.tree.map(np.array, batch))  # a stream may reuse its arrays
         states.append(_kept(stream))
     need(len(wanted) == num_steps, "num_steps", f"at most {len(wanted)}, its batches", num_steps)
+    need(bool(jax.tree.leaves(wanted[0])), "a batch", "a tree with at least one array", wanted[0])
     for stop in sorted({0, min(1, num_steps - 1), num_steps // 2, num_steps - 1}):
         stream.set_state(json.loads(states[stop]))
         got = list(itertools.islice(stream, num_steps - stop))

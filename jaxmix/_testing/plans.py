@@ -88,6 +88,11 @@ def _claim(ok: bool, step: int, otherwise: str) -> None:
 
 
 Feed = Callable[[int, int, int], Iterable[PyTree]]
+RESUMABLE = (
+    "a MixPlan, an iterator with `get_state` and `set_state`, or a function, such as "
+    "`lambda step, index, count: PlanSource(plan, sources, num_steps, shard_index=index, "
+    "shard_count=count).batches(step)`"
+)
 
 
 def assert_resumes(
@@ -142,7 +147,7 @@ def assert_resumes(
         unbroken = functools.partial(_plan_rows, plan)
         feed, begin = functools.partial(_resumed_rows, plan), plan.first_step
     else:
-        need(callable(plan), "plan", "a MixPlan or a function (a feed)", plan, TypeError)
+        need(callable(plan), "plan", RESUMABLE, plan, TypeError)
         feed, unbroken, begin = plan, plan, 0
     first = begin if first_step is None else whole_number("first_step", first_step, begin)
     num_steps = whole_number("num_steps", num_steps, first + 1)

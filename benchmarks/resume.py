@@ -112,7 +112,7 @@ def bench_rows(rounds: int, fast: bool) -> Iterator[dict[str, Any]]:
             column |= dict.fromkeys(reading, "reads all rows before")
     note = (
         "With nothing saved, grain and Levanter are the fastest far into a run: of fixed weights "
-        "they work out the place of one row or block. A plan sums what its schedule gave in all "
+        "they compute the place of one row or block. A plan sums what its schedule gave in all "
         "steps before, unless it has a state. Megatron reads its table from disk once it is built. "
         "A library that reads all rows before was measured once, near by."
     )

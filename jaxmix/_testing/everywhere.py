@@ -20,8 +20,8 @@ from jaxmix._types import PyTree
 AXES = ("outer", "inner")
 AXIS_TYPES = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
 EXPLICIT_HINT = (
-    ". JAX checks the sharding of each operation there. Give the arrays that `fn` makes the "
-    'sharding of the batch, or leave these meshes out with axis_types=("auto",)'
+    ". JAX checks the sharding of each operation there, and an array that `fn` makes has none. "
+    'axis_types=("auto",) leaves these meshes out'
 )
 
 

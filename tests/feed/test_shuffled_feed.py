@@ -151,7 +151,7 @@ def test_where_a_source_ends_is_as_before():
     small = MixPlan(0.5, 8)
     sources = [np.arange(100), np.arange(7)]
     assert len(PlanSource(small, sources, 20, shuffle=True, on_end="stop")) == 1
-    with pytest.raises(ValueError, match="too few from step 1 on"):
+    with pytest.raises(ValueError, match="too few at step 1"):
         PlanSource(small, sources, 20, shuffle=True, on_end="error")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxmix._checks import is_concrete, need
 from jaxmix._schedules.evaluate import call_schedule
-from jaxmix._schedules.weights import TOLERANCE, numbers_of, weights_at
+from jaxmix._schedules.weights import TOLERANCE, numbers_of, raw_weights, to_simplex
 from jaxmix._types import Array, ArrayLike, Schedule, Weights
 
 LossWeights = Sequence[float | Array | Schedule] | np.ndarray | Array | Schedule
@@ -22,11 +22,10 @@ def simplex_weights(step: ArrayLike, weights: Weights, num_sources: int) -> Arra
 
     `weights_at` moves such weights onto the simplex: the sum of losses would be silently wrong.
     """
-    shares = weights_at(step, weights, num_sources)
-    raw = call_schedule(weights, step) if callable(weights) else numbers_of(weights)
+    raw, label = raw_weights(step, weights)
+    shares = to_simplex(raw, label, num_sources)
     if is_concrete(raw):
         return shares
-    raw = raw.astype(jnp.float32)
     inside = jnp.all((raw >= -TOLERANCE) & (raw <= 1.0 + TOLERANCE))
     is_whole = jnp.abs(raw.sum() - 1.0) <= TOLERANCE if raw.ndim else True
     return jnp.where(inside & is_whole, shares, jnp.nan)

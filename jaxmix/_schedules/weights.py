@@ -49,17 +49,21 @@ def weights_at(step: ArrayLike, weights: Weights, num_sources: int | None = None
       >>> [round(float(w), 2) for w in jaxmix.weights_at(0, [0.5, 0.3, 0.2])]
       [0.5, 0.3, 0.2]
     """
+    return to_simplex(*raw_weights(step, weights), num_sources)
+
+
+def raw_weights(step: ArrayLike, weights: Weights) -> tuple[Array | np.ndarray, str]:
+    """Gamma or weights [K] at a step as float32, and their name in messages; known ones checked."""
     step = plain_number(step)
     need(np.ndim(step) == 0, "step", "a scalar (vmap over many)", np.shape(step))
-    if callable(weights):
-        raw, label = call_schedule(weights, step), "a schedule's weights"
-        if is_concrete(raw):
-            check_simplex(label, np.asarray(raw))
-        else:
-            _check_first(weights)
+    if not callable(weights):
+        return _checked(weights), "weights"
+    raw, label = call_schedule(weights, step), "a schedule's weights"
+    if is_concrete(raw):
+        check_simplex(label, np.asarray(raw))
     else:
-        raw, label = _checked(weights), "weights"
-    return to_simplex(raw, label, num_sources)
+        _check_first(weights)
+    return raw, label
 
 
 def _check_first(schedule: Schedule) -> None:

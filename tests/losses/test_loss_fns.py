@@ -391,6 +391,19 @@ def test_weights_that_rounding_moved_off_the_simplex_mix_as_if_on_it_and_no_othe
         assert np.isnan(jax.jit(run)(jnp.float32(off)))
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_weights_mix_alike_eager_and_traced(dtype):
+    """Thirds are rounded by more than float32 weights may be off the simplex."""
+    weights, values = jnp.full(3, 1 / 3, dtype), [jnp.float32(v) for v in (1.0, 2.0, 6.0)]
+    losses = [lambda v=v: v for v in values]
+    for mix in (
+        lambda w: interpolate(0, w, *values),
+        lambda w: mix_loss_fns(w, *losses)(0),
+        lambda w: mix_logits(0, w, *(v[None] for v in values))[0],
+    ):
+        assert float(jax.jit(mix)(weights)) == pytest.approx(float(mix(weights)), rel=1e-6)
+
+
 ADDED = {  # name: weights that are 1 and 2 * step
     "array": lambda step: jnp.stack([jnp.float32(1.0), 2.0 * jnp.float32(step)]),
     "schedule": lambda step: lambda t: jnp.stack([1.0, 2.0 * t]),

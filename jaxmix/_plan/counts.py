@@ -88,9 +88,9 @@ def block_counts(
     for first, last, end in _spans(progress, units, batch_size):
         totals = np.cumsum(units[first:last], axis=0)
         if units.shape[1] == 2:
-            rows = batch_size * np.arange(1, len(units) + 1)
+            rows = batch_size * np.arange(1, last - first + 1)
             given = round_two(*owed(progress, totals, batch_size), rows)
-            counts = np.diff(given, axis=0, prepend=0)
+            counts[first:last] = np.diff(given, axis=0, prepend=0)
         else:
             given = np.zeros((last - first + 1, units.shape[1]))
             given[-1] = end.cursors - progress.cursors

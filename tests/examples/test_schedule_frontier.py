@@ -89,6 +89,68 @@ def test_the_table_in_the_docs_is_a_whole_run_of_at_least_20_seeds():
     assert len(lines) == len(keys)
 
 
+def leads(mix):
+    """{(course, peak): [(lead, is clear) on digits, and on MNIST]} of a mix in the docs' table."""
+    found = {}
+    for line in table_lines(DOCS.read_text()):
+        name = re.search(rf"^(.*?)\s+({'|'.join(f'{p:g}' for p in example.PEAKS)})\s+{mix}  ", line)
+        if name:
+            numbers = re.findall(r"([+-]\d+\.\d+) ± \d+\.\d+(\*?)", line)
+            found[name[1], name[2]] = [(float(lead), star == "*") for lead, star in numbers]
+    assert len(found) == 9
+    return found
+
+
+def spoken(count):
+    return "none one two three four five six seven eight nine".split()[count]
+
+
+def test_the_page_says_what_its_table_shows():
+    text = " ".join((DOCS.parents[1] / "frontier.md").read_text().split())
+    switch, glide, back, late_switch, late = (
+        leads(mix)
+        for mix in ("switch at 1/2", "glide", "glide back", "switch at 9/10", "late glide")
+    )
+
+    def digits(runs):
+        return [run[0] for run in runs.values()]
+
+    def clear(found):
+        return spoken(sum(star for _, star in found))
+
+    ahead = spoken(sum(lead > 0 for lead, _ in digits(switch)))
+    most = max(lead for lead, _ in digits(switch))
+    cost = sorted(-run[1][0] for run in switch.values())
+    said = f"on digits in {ahead} of nine runs, clearly in {clear(digits(switch))}"
+    assert f"{said}, by up to {most:.1f} points" in text
+    assert f"It costs {cost[0]:.0f} to {cost[-1]:.0f} points on MNIST" in text
+
+    gain = sorted(lead for lead, _ in digits(glide))
+    cost = sorted(-run[1][0] for run in glide.values())
+    said = (
+        f"by {gain[0]:.1f} to {gain[-1]:.1f} points, clearly in {clear(digits(glide))} of nine runs"
+    )
+    assert said in text
+    mnist = clear([run[1] for run in glide.values()])
+    assert f"It costs {cost[0]:.1f} to {cost[-1]:.1f} points on MNIST, clearly in {mnist}." in text
+
+    constant = sorted(run[0][0] for (course, _), run in late.items() if course == "constant")
+    assert f"tenths by {constant[0]:.0f} to {constant[-1]:.0f} points on digits" in text
+    cosine = [
+        run[0]
+        for runs in (late, late_switch)
+        for (course, _), run in runs.items()
+        if "cos" in course
+    ]
+    assert all(lead < 0 for lead, _ in cosine) and sum(not star for _, star in cosine) == 1
+    assert "trail nine tenths on digits at each peak, all but one clearly" in text
+
+    assert all(lead < 0 for lead, _ in digits(back))
+    assert f"on digits in all nine runs, clearly in {clear(digits(back))}" in text
+    (gain, is_clear), (loss, _) = glide["stable, then to 0", "0.01"]
+    assert not is_clear and f"as good on digits as the glide, and {-loss:.1f} points better" in text
+
+
 @pytest.mark.parametrize("argument", ["--seeds=1", "--steps=9", "--labels=0", "--labels=1198"])
 def test_sizes_that_make_no_sense_are_refused(argument, capsys):
     with pytest.raises(SystemExit):

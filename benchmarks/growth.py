@@ -10,7 +10,6 @@ shard given instead of read; nothing is communicated, so the time on one device 
 import functools
 import gc
 import itertools
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from in_jit import GAMMA, KEY, looped
 from peers import mix_weights, ramp
-from timing import in_turn, run_parts, table
+from timing import in_turn, run_parts, seconds, table, take_next
 
 import jaxmix
 
@@ -97,12 +96,6 @@ def open_plan(weights: Any, step: int) -> jaxmix.MixPlan:
     return plan
 
 
-def seconds(run: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
 def on_shard(draw: Callable[..., jax.Array], shards: int) -> Callable[..., jax.Array]:
     """The draw of one of many shards, with its index as an argument."""
 
@@ -140,9 +133,9 @@ def devices(rounds: int, fast: bool) -> Tables:
                 length = max(8, 2**18 // rows)
                 start = jnp.zeros(rows, jnp.int32)
                 call = functools.partial(looped(body, length), start, jnp.int32(shards - 1))
-                seconds = in_turn({"draw": call}, rounds)["draw"] / length
+                took = in_turn({"draw": call}, rounds)["draw"] / length
                 column = columns.setdefault(f"{shards:,} devices", {})
-                column[f"{name}, B = {batch_size:,}"] = 1e6 * seconds
+                column[f"{name}, B = {batch_size:,}"] = 1e6 * took
     yield table("One shard's draw, us per step", columns)
 
 
@@ -159,21 +152,16 @@ def hosts(rounds: int, fast: bool) -> Tables:
             for hosts in sorted({max(1, devices // 8) for devices in DEVICES}):
                 per_round = max(20, min(1024, 2**22 // (batch_size // hosts)))
                 read = host_rows(one, per_round, hosts)
-                seconds = in_turn({"plan": read}, rounds)["plan"] / per_round
+                took = in_turn({"plan": read}, rounds)["plan"] / per_round
                 column = columns.setdefault(f"{hosts:,} hosts", {})
-                column[f"K = {num_sources}, B = {batch_size:,}"] = 1e6 * seconds
+                column[f"K = {num_sources}, B = {batch_size:,}"] = 1e6 * took
     yield table("One host's rows of a scheduled plan, us per step", columns)
 
 
 def host_rows(plan: jaxmix.MixPlan, count: int, hosts: int) -> Callable[[], None]:
-    """Works out one host's rows of the next `count` steps."""
-    steps = itertools.count()
-
-    def run() -> None:
-        for at in itertools.islice(steps, count):
-            plan.rows(at, shard_index=hosts // 2, shard_count=hosts)
-
-    return run
+    """Gives one host's rows of the next `count` steps."""
+    read = functools.partial(plan.rows, shard_index=hosts // 2, shard_count=hosts)
+    return take_next(map(read, itertools.count()), count)
 
 
 PARTS = {

@@ -9,55 +9,44 @@ steps, the planning included.
 
 import functools
 import itertools
-import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from peers import HERE, PACKAGES, PEERS, blending_index, grain_dataset, grain_mix, mix_weights, ramp
-from timing import in_turn, run_parts, table, turned
+from timing import in_turn, run_parts, seconds, table, take_next, turned
 
 import jaxmix
 
 Tables = Iterator[dict[str, Any]]
 
-Run = Callable[[], int]
-"""Works through some rows and says how many."""
+
+class Work(NamedTuple):
+    """A run and the rows that it gives."""
+
+    run: Callable[[], None]
+    rows: int
 
 
-def plan_rows(plan: jaxmix.MixPlan, rows: int) -> Run:
+def plan_rows(plan: jaxmix.MixPlan, rows: int) -> Work:
     """Works through the steps, and plans a block of 1,024 every time."""
     batch_size = plan.batch_size_at(0)
-    steps, count = itertools.count(), max(1024, rows // batch_size)
-
-    def run() -> int:
-        for step in itertools.islice(steps, count):
-            plan.rows(step)
-        return count * batch_size
-
-    return run
+    return elements(map(plan.rows, itertools.count()), batch_size, max(1024 * batch_size, rows))
 
 
-def elements(iterator: Iterator[Any], batch_size: int, rows: int) -> Run:
+def elements(iterator: Iterator[Any], batch_size: int, rows: int) -> Work:
     count = max(1, rows // batch_size)
-
-    def run() -> int:
-        for _ in range(count):
-            next(iterator)
-        return count * batch_size
-
-    return run
+    return Work(take_next(iterator, count), count * batch_size)
 
 
-def items(source: Any, batch_size: int, rows: int) -> Run:
+def items(source: Any, batch_size: int, rows: int) -> Work:
     return elements((source[i] for i in itertools.count()), batch_size, rows)
 
 
-def side_by_side(runs: dict[str, Run], rounds: int) -> dict[str, np.ndarray]:
+def side_by_side(works: dict[str, Work], rounds: int) -> dict[str, np.ndarray]:
     """Nanoseconds per row of each, all in turn."""
-    rows = {name: run() for name, run in runs.items()}
-    found = in_turn(runs, rounds, warmup=0)
-    return {name: 1e9 * seconds / rows[name] for name, seconds in found.items()}
+    found = in_turn({name: work.run for name, work in works.items()}, rounds, warmup=1)
+    return {name: 1e9 * took / works[name].rows for name, took in found.items()}
 
 
 def bench_rows(all_k: Sequence[int], all_b: Sequence[int], rows: int, rounds: int) -> Tables:
@@ -154,16 +143,10 @@ def bench_single(all_k: Sequence[int], rounds: int, fast: bool) -> Tables:
     yield table("Single rows through grain, ns per row", columns, note)
 
 
-def blocks(mix: Any, count: int) -> Run:
+def blocks(mix: Any, rows: int) -> Work:
     """Reads 256 rows at a time by the method that grain's own `batch` uses."""
     starts = itertools.count(0, 256)
-
-    def run() -> int:
-        for start in itertools.islice(starts, count // 256):
-            mix._getitems(list(range(start, start + 256)))
-        return count
-
-    return run
+    return elements((mix._getitems(list(range(first, first + 256))) for first in starts), 256, rows)
 
 
 def bench_preview(all_k: Sequence[int], all_steps: Sequence[int]) -> Tables:
@@ -172,9 +155,8 @@ def bench_preview(all_k: Sequence[int], all_steps: Sequence[int]) -> Tables:
         for num_sources in all_k:
             jaxmix.MixPlan(ramp(num_sources), 256).rows(0)  # compiled
             plan = jaxmix.MixPlan(ramp(num_sources), 256)
-            start = time.perf_counter()
-            jaxmix.preview(plan, num_steps, lengths=[10**7] * num_sources)
-            columns[f"K = {num_sources}"][f"{num_steps:,} steps"] = time.perf_counter() - start
+            look = functools.partial(jaxmix.preview, plan, num_steps, lengths=[10**7] * num_sources)
+            columns[f"K = {num_sources}"][f"{num_steps:,} steps"] = seconds(look)
     yield table("To preview a scheduled plan, s", columns)
 
 
@@ -183,28 +165,18 @@ def bench_edits(all_k: Sequence[int], hosts: Sequence[int], rounds: int) -> Tabl
     for num_sources in [*all_k, 1000]:
         weights = mix_weights(num_sources)
         state = jaxmix.MixPlan(weights, 1024).state(700)
-        other = np.roll(weights, 1)
-        times = []
-        for _ in range(rounds):
-            start = time.perf_counter()
-            jaxmix.MixPlan(other, 1024, state=state)
-            times.append(1e3 * (time.perf_counter() - start))
-        line = lines.setdefault(
-            f"K = {num_sources:,}", {"an edit in mid-block, ms": np.array(times)}
-        )
+        edit = functools.partial(jaxmix.MixPlan, np.roll(weights, 1), 1024, state=state)
+        took = in_turn({"edit": edit}, rounds, warmup=0)["edit"]
+        line = lines.setdefault(f"K = {num_sources:,}", {"an edit in mid-block, ms": 1e3 * took})
         if num_sources > 168:
             continue
         plan = jaxmix.MixPlan(weights, 2**20)
         for count in hosts:
-            shard = {"shard_index": count // 2, "shard_count": count}
-            plan.rows(0, **shard)
-            times = []
-            for first in range(rounds):
-                start = time.perf_counter()
-                for step in range(100 * first, 100 * first + 100):
-                    plan.rows(step % 1024, **shard)
-                times.append(1e4 * (time.perf_counter() - start))
-            line[f"rows of one host of {count}, us"] = np.array(times)
+            read = functools.partial(plan.rows, shard_index=count // 2, shard_count=count)
+            read(0)
+            hundred = take_next(map(read, itertools.cycle(range(1024))), 100)
+            took = in_turn({"read": hundred}, rounds, warmup=0)["read"]
+            line[f"rows of one host of {count}, us"] = 1e4 * took
     yield table("To edit a plan, and one host's rows of a step of 2^20", turned(lines))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from timing import in_turn, run_parts, table
+from timing import in_turn, run_parts, table, take_next
 
 import jaxmix
 
@@ -64,9 +64,7 @@ def pipelines(sources: list[Any], steps: int, threads: int) -> dict[str, Callabl
         return grain.IterDataset.mix(found, WEIGHTS).batch(BATCH)
 
     def run(build: Callable[[], Any]) -> None:
-        batches = iter(build())
-        for _ in range(steps):
-            next(batches)
+        take_next(iter(build()), steps)()
 
     return {
         "jaxmix, parsed per batch": lambda: run(lambda: raw.to_iter_dataset(options)),

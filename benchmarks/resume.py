@@ -8,7 +8,6 @@ and with what the library saves. A library that reads its way there is measured 
 
 import functools
 import itertools
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,7 +24,7 @@ from peers import (
     ramp,
     torchdata_loader,
 )
-from timing import in_turn, run_parts, table
+from timing import in_turn, run_parts, seconds, table
 
 import jaxmix
 
@@ -86,12 +85,6 @@ def nth(iterator: Iterator[Any], count: int) -> Any:
     return next(itertools.islice(iterator, count, None))
 
 
-def milliseconds(run: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    run()
-    return 1e3 * (time.perf_counter() - start)
-
-
 def bench_rows(rounds: int, fast: bool) -> Iterator[dict[str, Any]]:
     near = 10**4 if fast else 10**5
     if "megatron" in HERE:
@@ -104,9 +97,9 @@ def bench_rows(rounds: int, fast: bool) -> Iterator[dict[str, Any]]:
             built = functools.partial(blending_index, WEIGHTS, row)
             fits = row <= 10**8
             name = "Megatron blending index, built to there"
-            column[name] = milliseconds(built) if fits else "not measured: takes 10 GB"
+            column[name] = 1e3 * seconds(built) if fits else "not measured: takes 10 GB"
         if row == near:
-            column |= {name: milliseconds(run) for name, run in read_there(row)}
+            column |= {name: 1e3 * seconds(run) for name, run in read_there(row)}
         else:
             reading = (name for name in columns[f"row {near:,}"] if name.endswith("dropped"))
             column |= dict.fromkeys(reading, "reads all rows before")

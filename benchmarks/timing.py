@@ -15,7 +15,7 @@ import pathlib
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -33,14 +33,30 @@ def in_turn(
     variants: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 2
 ) -> dict[str, np.ndarray]:
     """The seconds of each variant in each round; in a round every variant runs once."""
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    found: dict[str, list[float]] = {name: [] for name in variants}
     for turn in range(warmup + rounds):
         for name, run in variants.items():
-            start = time.perf_counter()
-            jax.block_until_ready(run())
+            took = seconds(run)
             if turn >= warmup:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: np.asarray(times) for name, times in seconds.items()}
+                found[name].append(took)
+    return {name: np.asarray(times) for name, times in found.items()}
+
+
+def seconds(run: Callable[[], Any]) -> float:
+    """The seconds of one run, to the end of what it has JAX compute."""
+    start = time.perf_counter()
+    jax.block_until_ready(run())
+    return time.perf_counter() - start
+
+
+def take_next(iterator: Iterator[Any], count: int) -> Callable[[], None]:
+    """A run that takes the next `count` items."""
+
+    def run() -> None:
+        for _ in range(count):
+            next(iterator)
+
+    return run
 
 
 def ratios(seconds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from flax import nnx
 from in_jit import GAMMA, KEY, Body, compare, looped
-from timing import in_turn, ratios, run_parts, table
+from timing import in_turn, ratios, run_parts, table, take_next
 
 import jaxmix
 
@@ -125,7 +125,10 @@ def feeds(rounds: int, fast: bool) -> Iterator[dict[str, Any]]:
         if feed == "plan":
             mixed = jaxmix.PlanSource(one, sources, args.steps, shuffle=True)
             fixed = jaxmix.PlanSource(fixed_plan, sources[:1], args.steps, shuffle=True)
-            alone = {name: counted_off(s) for name, s in {"fixed": fixed, "mixed": mixed}.items()}
+            alone = {
+                name: take_next(map(feed.__getitem__, itertools.count()), 1000)
+                for name, feed in {"fixed": fixed, "mixed": mixed}.items()
+            }
         else:
             (pool,) = itertools.islice(fed_by["mixed"], 1)
             alone = {
@@ -147,17 +150,6 @@ def segment(train_step: Any, state: Any, fed: Iterator[Any]) -> Any:
         state, last = train_step(state, batch)
         jax.block_until_ready(last)
     return state
-
-
-def counted_off(source: jaxmix.PlanSource) -> Callable[[], None]:
-    """Reads the next thousand batches."""
-    steps = itertools.count()
-
-    def run() -> None:
-        for at in itertools.islice(steps, 1000):
-            source[at]
-
-    return run
 
 
 def pool_bodies(gamma: Any, batch_size: int) -> dict[str, Callable[..., jax.Array]]:
